@@ -1,0 +1,300 @@
+"""Contigs -> windows on disk: a TFDS dataset of ArrayRecord shards, written without TensorFlow.
+
+Two passes over the input: `survey` validates everything and fixes the plan, `shards` writes. All of
+it happens in `DIR.incomplete`, which becomes DIR at the very end; a build that was killed and is
+started again with the same arguments keeps the shards it finished. The bytes written do not
+depend on the number of workers.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data_pipelines import windows
+from data_pipelines.shards import TEMPORARY, Shard, features, write_shards
+from data_pipelines.sources import Source, fasta_sources, identities
+from data_pipelines.survey import Plan, Progress, survey
+from data_pipelines.windows import SPLITS, Recipe
+from nt_jax.errors import InputError
+
+FORMAT = 1
+"""Version of the layout; part of the fingerprint."""
+DATACARD = "datacard.json"
+"""Provenance and counts; its presence marks a complete dataset."""
+INCOMPLETE = ".incomplete"
+"""Suffix of the folder in which a dataset grows."""
+SHARD_WINDOWS = 4096
+"""Windows of a full work unit, all splits together: about 25 MB of bases with 6-kb windows."""
+_PLAN = "plan.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What `build` leaves behind."""
+
+    path: pathlib.Path
+    """Complete dataset folder."""
+    datacard: dict[str, Any]
+    """Contents of datacard.json."""
+    existed: bool
+    """Nothing was written: the folder already held this very dataset."""
+
+
+def build(
+    fastas: Sequence[str | os.PathLike[str] | Source],
+    out: str | os.PathLike[str],
+    *,
+    recipe: Recipe | str,
+    validation: Sequence[str] = (),
+    test: Sequence[str] = (),
+    seed: int = 0,
+    validation_share: float = windows.VALIDATION_SHARE,
+    workers: int = 1,
+    shard_windows: int = SHARD_WINDOWS,
+    kind: str = "real",
+    licence: str = "",
+    notes: str = "",
+    progress: Progress | None = None,
+) -> Built:
+    """Writes the windows of all sources to the folder `out`.
+
+    Args:
+        fastas: FASTA files; or sources of another kind.
+        out: folder to create; `out.incomplete` beside it exists while the build runs.
+        recipe: the cutting, by name, text or value.
+        validation: contigs held out for validation, `NAME` or `SOURCE:NAME`.
+        test: contigs held out for the test split.
+        seed: of the block-wise split that is made when neither is given.
+        validation_share: share of the windows that the block-wise split holds out.
+        workers: processes that write shards; 1 writes in this process.
+        shard_windows: windows of a full work unit.
+        kind: "real" or "simulated"; kept in the datacard as are `licence` and `notes`.
+        licence: licence of the sequences.
+        notes: free text.
+        progress: told how far the work is.
+
+    Raises:
+        InputError: bad input file, unknown contig, no window left, or `out` holds something else.
+    """
+    cutting = windows.recipe(recipe) if isinstance(recipe, str) else recipe
+    if kind not in ("real", "simulated"):
+        raise InputError(f"kind is {kind!r}; say whether the data are 'real' or 'simulated'")
+    by_name = bool(validation or test)
+    sources = _sources(fastas)
+    arguments = {
+        "format": FORMAT,
+        "recipe": dataclasses.asdict(cutting),
+        "validation": sorted(validation),
+        "test": sorted(test),
+        "seed": None if by_name else seed,
+        "validation_share": None if by_name else validation_share,
+        "max_n_share": windows.MAX_N_SHARE,
+        "shard_windows": shard_windows,
+        "kind": kind,
+        "licence": licence,
+        "notes": notes,
+        "sources": identities(sources),
+    }
+    fingerprint = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
+    out = pathlib.Path(out).absolute()
+    existing = _existing(out, fingerprint)
+    if existing is not None:
+        return existing
+    tell = progress or (lambda done, total, text: None)
+    staging = out.with_name(out.name + INCOMPLETE)
+    with _claimed(staging):
+        plan = _stored_plan(staging, fingerprint)
+        if plan is None:
+            plan = survey(
+                sources,
+                cutting,
+                validation=validation,
+                test=test,
+                seed=seed,
+                validation_share=validation_share,
+                shard_windows=shard_windows,
+                progress=tell,
+            )
+            _write_json(staging / _PLAN, {"fingerprint": fingerprint, **plan.to_dict()})
+        shards = write_shards(sources, cutting, plan, staging, workers, tell)
+        card = _datacard(arguments, fingerprint, plan, shards)
+        _write_tfds_metadata(staging, card, shards)
+        _write_json(staging / DATACARD, card)
+        (staging / _PLAN).unlink()
+        try:
+            staging.rename(out)
+        except OSError as error:
+            raise InputError(f"{out}: cannot be created: {error.strerror}") from None
+    return Built(out, card, existed=False)
+
+
+def read_datacard(folder: pathlib.Path) -> dict[str, Any]:
+    """datacard.json of a complete dataset.
+
+    Raises InputError when the folder is missing, holds no dataset, or one that is not complete.
+    """
+    if not folder.is_dir():
+        if folder.with_name(folder.name + INCOMPLETE).is_dir():
+            raise InputError(
+                f"{folder}: the dataset is not complete; run the same `nt-jax data build` again"
+            )
+        raise InputError(f"{folder}: no such folder; build it with `nt-jax data build`")
+    if folder.name.endswith(INCOMPLETE):
+        raise InputError(f"{folder}: an unfinished build; run the same `nt-jax data build` again")
+    try:
+        card = json.loads((folder / DATACARD).read_text())
+        return card if card["format"] == FORMAT else _other_format(folder, card["format"])
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: no {DATACARD} in it, so no dataset of this program; build one with "
+            "`nt-jax data build`"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / DATACARD}: damaged; build the dataset again") from None
+
+
+def _other_format(folder: pathlib.Path, found: Any) -> dict[str, Any]:
+    raise InputError(
+        f"{folder / DATACARD}: format {found}, this version reads {FORMAT}; build it again"
+    )
+
+
+def _sources(fastas: Sequence[str | os.PathLike[str] | Source]) -> list[Source]:
+    read = iter(fasta_sources([item for item in fastas if not isinstance(item, Source)]))
+    return [item if isinstance(item, Source) else next(read) for item in fastas]
+
+
+def _existing(out: pathlib.Path, fingerprint: str) -> Built | None:
+    """The dataset if `out` holds the very one asked for, None if there is nothing."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    card = read_datacard(out)
+    if card["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{out}: holds a dataset of other input or arguments; give another --out or remove it"
+        )
+    return Built(out, card, existed=True)
+
+
+@contextlib.contextmanager
+def _claimed(staging: pathlib.Path) -> Iterator[None]:
+    """The staging folder, for this process alone; the claim ends with the process."""
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        handle = os.open(staging, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{staging}: cannot be created: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{staging}: another build is writing here; wait for it") from None
+        for leftover in staging.glob(f"{TEMPORARY}*"):
+            leftover.unlink()
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            staging.rmdir()  # goes only when nothing was written
+        raise
+    finally:
+        os.close(handle)
+
+
+def _stored_plan(staging: pathlib.Path, fingerprint: str) -> Plan | None:
+    if not (staging / _PLAN).exists():
+        return None
+    stored = json.loads((staging / _PLAN).read_text())
+    if stored.pop("fingerprint") != fingerprint:
+        raise InputError(
+            f"{staging}: an unfinished build of other input or arguments; finish it with those, "
+            "or remove it"
+        )
+    return Plan.from_dict(stored)
+
+
+def _datacard(
+    arguments: dict[str, Any], fingerprint: str, plan: Plan, shards: Sequence[Shard]
+) -> dict[str, Any]:
+    sources = []
+    length = arguments["recipe"]["length"]
+    for identity in arguments["sources"]:
+        own = [contig for contig in plan.contigs if contig.source == identity["name"]]
+        bases, n = sum(c.length for c in own), sum(c.n for c in own)
+        sources.append(
+            {
+                **identity,
+                "contigs": len(own),
+                "bases": bases,
+                "n": n,
+                "gc": round(sum(c.gc for c in own) / max(1, bases - n), 6),
+                "soft_masked": sum(c.soft_masked for c in own),
+                "converted_u": sum(c.converted_u for c in own),
+                "iupac": sum(c.iupac for c in own),
+                "windows": {
+                    split: sum(c.windows[code] for c in own) for code, split in enumerate(SPLITS)
+                },
+                "dropped": {
+                    "short_contigs": sum(c.length < length for c in own),
+                    "n_windows": sum(c.n_windows for c in own),
+                    "boundary_windows": sum(c.boundary_windows for c in own),
+                },
+            }
+        )
+    blocks = {s.block for s in plan.splits} if arguments["seed"] is not None else set()
+    return {
+        **{key: value for key, value in arguments.items() if key != "sources"},
+        "fingerprint": fingerprint,
+        "split_block_bases": blocks.pop() if blocks else None,
+        "splits": {
+            split: sum(source["windows"][split] for source in sources)
+            for split in SPLITS
+            if any(source["windows"][split] for source in sources)
+        },
+        "dropped": {
+            reason: sum(source["dropped"][reason] for source in sources)
+            for reason in ("short_contigs", "n_windows", "boundary_windows")
+        },
+        "sources": sources,
+        "shards": [dataclasses.asdict(shard) for shard in shards],
+    }
+
+
+def _write_tfds_metadata(
+    folder: pathlib.Path, card: dict[str, Any], shards: Sequence[Shard]
+) -> None:
+    """dataset_info.json and features.json, as `tfds.builder_from_directory` reads them."""
+    infos = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[shard.records for shard in shards if shard.split == split],
+            num_bytes=sum(shard.bytes for shard in shards if shard.split == split),
+        )
+        for split in card["splits"]
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features(),
+        split_infos=infos,
+        version="1.0.0",
+        check_data=False,
+        description=f"Genome windows of {card['recipe']['length']} bases ({card['kind']} data).",
+        disable_shuffling=True,
+    )
+
+
+def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Appears whole or not at all."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    with temporary.open("w") as stream:
+        stream.write(json.dumps(content, indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(path)

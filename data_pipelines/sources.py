@@ -1,0 +1,90 @@
+"""Sources of contigs: anything with a name, input files to checksum, and contigs to read."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from data_pipelines.fasta import Contig, read_fasta
+from nt_jax.errors import InputError
+
+_SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna", ".fas", ".ffn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One genome: where its contigs come from and which files decide them."""
+
+    name: str
+    """Stands in every record; unique within a build."""
+    files: tuple[pathlib.Path, ...]
+    """Input files, checksummed: the same bytes are the same source."""
+    read: Callable[[], Iterable[Contig]]
+    """Yields the contigs, the same ones in the same order at every call."""
+
+
+def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
+    """One source a FASTA file, named by its stem; equal stems get folders in front.
+
+    Raises InputError when a file is missing or given twice.
+    """
+    paths = [pathlib.Path(fasta).resolve() for fasta in fastas]
+    for i, path in enumerate(paths):
+        if not path.is_file():
+            raise InputError(f"{fastas[i]}: no such file; give the path of a FASTA file")
+        if path in paths[:i]:
+            raise InputError(f"{fastas[i]}: given twice; name each file once")
+    parts = [(*path.parts[1:-1], _stem(path.name)) for path in paths]
+    names = [own[-1] for own in parts]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        clashing = {name for name in names if names.count(name) > 1}
+        names = [
+            "/".join(own[-depth:]) if name in clashing else name
+            for own, name in zip(parts, names, strict=True)
+        ]
+    if len(set(names)) < len(names):  # genome.fa beside genome.fa.gz
+        names = [path.name for path in paths]
+    return [
+        Source(name, (path,), functools.partial(read_fasta, path))
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Name and files with their checksums of each source, as JSON; paths are left out.
+
+    Raises InputError when there is no source, or two have one name or the same content.
+    """
+    if not sources:
+        raise InputError("no input: give at least one FASTA file")
+    described: list[dict[str, Any]] = []
+    for source in sources:
+        files = []
+        for path in source.files:
+            try:
+                with path.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": digest})
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        described.append({"name": source.name, "files": files})
+    for i, own in enumerate(described):
+        for other in described[:i]:
+            if own["name"] == other["name"]:
+                raise InputError(f"two sources are named {own['name']}; rename one of them")
+            if own["files"] and [f["sha256"] for f in own["files"]] == [
+                f["sha256"] for f in other["files"]
+            ]:
+                raise InputError(
+                    f"{own['name']} and {other['name']} have the same content; give it once"
+                )
+    return described
+
+
+def _stem(name: str) -> str:
+    while (suffix := pathlib.PurePath(name).suffix).lower() in _SUFFIXES:
+        name = name[: -len(suffix)]
+    return name

@@ -1,0 +1,245 @@
+"""Checkpoints: the only file that imports orbax.
+
+A workdir keeps `checkpoints/STEP/{params,rest,meta}`. `params` stands alone, so evaluation never
+reads the moments. `meta` carries the experiment and a checksum of every array, computed on the
+device from the bits that were saved (sharding does not change it) and verified at restore:
+Orbax itself restores a flipped byte without a word. A directory without its commit marker is
+never read.
+"""
+
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import Array, UInt32
+
+from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
+from nt_jax.errors import InputError
+from nt_jax.model.factory import build_model
+from nt_jax.step import TrainState
+from nt_jax.tokenizers import KmerTokenizer
+
+FOLDER = "checkpoints"
+_log = logging.getLogger("nt_jax.checkpoint")
+
+
+class CorruptedError(RuntimeError):
+    """A checkpoint whose arrays are not the ones that were saved."""
+
+
+@jax.jit
+def _checksum(array: Array) -> UInt32[Array, "2"]:
+    """Two 32-bit words over all bits and their positions; integer sums commute over shards."""
+    if array.dtype == jnp.bool_:
+        array = array.astype(jnp.uint32)
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
+    words = jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
+    index = jnp.zeros(words.shape, jnp.uint32)
+    for axis, size in enumerate(words.shape):
+        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+
+    def mixed(salt: int) -> Array:
+        h = words ^ (index * jnp.uint32(0x9E3779B1) + jnp.uint32(salt))
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            h = (h ^ (h >> shift)) * jnp.uint32(factor)
+        return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
+
+    return jnp.stack([mixed(0x2545F491), mixed(0x61C88647)])
+
+
+def checksums(tree: Any) -> dict[str, str]:
+    """Checksum of every array by its path, as 16 hexadecimal digits."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    words = jax.device_get([_checksum(leaf) for _, leaf in leaves])
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{int(a):08x}{int(b):08x}"
+        for (path, _), (a, b) in zip(leaves, words, strict=True)
+    }
+
+
+def _verify(tree: Any, expected: dict[str, str], where: str) -> None:
+    found = checksums(tree)
+    wrong = [path for path, value in found.items() if expected.get(path) != value]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CorruptedError(f"{where}: array {wrong[0]}{more} differs from what was saved")
+
+
+def _split(state: TrainState) -> tuple[Any, Any]:
+    return state.params, {"step": state.step, "opt_state": state.opt_state}
+
+
+class Checkpoints:
+    """Saves and restores the train state of one run."""
+
+    def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
+        self._folder = (workdir / FOLDER).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _remove_partial(self._folder)
+        policies: list[Any] = [ocp.checkpoint_managers.LatestN(config.keep)]
+        if config.keep_every:
+            policies.append(ocp.checkpoint_managers.EveryNSteps(config.keep_every))
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
+        """Starts an asynchronous save; the state may be donated as soon as this returns."""
+        params, rest = _split(state)
+        step = int(state.step)
+        meta = {
+            "step": step,
+            "experiment": to_dict(experiment),
+            "checksums": {"params": checksums(params), "rest": checksums(rest)},
+            **extra,
+        }
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(params),
+                rest=ocp.args.StandardSave(rest),
+                meta=ocp.args.JsonSave(meta),
+            ),
+        )
+
+    def restore(self, abstract: TrainState) -> TrainState | None:
+        """Newest committed state whose checksums hold, or None in a fresh workdir.
+
+        `abstract` holds shapes, dtypes and shardings (any mesh). A damaged checkpoint is
+        reported and the next older one is taken; InputError when all are damaged.
+        """
+        steps = committed_steps(self._folder)
+        for step in reversed(steps):
+            try:
+                return self._restore(step, abstract)
+            except InputError:
+                raise
+            except Exception as error:
+                _log.error("checkpoint %s is damaged (%s)", self._folder / str(step), error)
+        if steps:
+            raise InputError(
+                f"{self._folder}: all {len(steps)} checkpoints are damaged; "
+                "restore the folder from a copy, or start again in an empty workdir"
+            )
+        return None
+
+    def _restore(self, step: int, abstract: TrainState) -> TrainState:
+        params, rest = _split(abstract)
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(params),
+                rest=ocp.args.StandardRestore(rest),
+                meta=ocp.args.JsonRestore(),
+            ),
+        )
+        sums = read["meta"]["checksums"]
+        where = str(self._folder / str(step))
+        _verify(read["params"], sums["params"], where)
+        _verify(read["rest"], sums["rest"], where)
+        return TrainState(read["rest"]["step"], read["params"], read["rest"]["opt_state"])
+
+    def drop_after(self, step: int) -> None:
+        """Removes damaged checkpoints beyond the restored step: they will be written anew."""
+        for newer in [s for s in committed_steps(self._folder) if s > step]:
+            shutil.rmtree(self._folder / str(newer))
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Blocks until the last save is committed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases threads."""
+        self._manager.close()
+
+
+def committed_steps(folder: pathlib.Path) -> list[int]:
+    """Steps under a `checkpoints` folder that carry their commit marker, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if entry.name.isdigit()
+        and (entry / "_CHECKPOINT_METADATA").is_file()
+        # The marker is written before the rename; the items after a crash may still be missing.
+        and all((entry / item).is_dir() for item in ("params", "rest", "meta"))
+    )
+
+
+def _remove_partial(folder: pathlib.Path) -> None:
+    """Deletes what a killed save left behind; it was never a checkpoint."""
+    committed = {str(step) for step in committed_steps(folder)}
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in committed:
+            shutil.rmtree(entry)
+
+
+def find_step(workdir: pathlib.Path, step: int | None = None) -> int:
+    """The given or the newest committed step; InputError names what there is."""
+    steps = committed_steps(workdir / FOLDER)
+    if not steps:
+        raise InputError(f"{workdir}: no committed checkpoint in {workdir / FOLDER}")
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        raise InputError(f"{workdir}@{step}: no such checkpoint; there are {steps}")
+    return step
+
+
+def parse_checkpoint(name: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+    """Splits `DIR[@STEP]`."""
+    text = str(name)
+    folder, at, step = text.rpartition("@")
+    if at and step.isdigit():
+        return pathlib.Path(folder), int(step)
+    return pathlib.Path(text), None
+
+
+def restore_params(
+    workdir: str | pathlib.Path,
+    step: int | None = None,
+    sharding: Any = None,
+) -> tuple[Any, int, Experiment]:
+    """Reads the parameters of a committed checkpoint, verified.
+
+    `sharding` maps the abstract parameters to a tree of shardings; the default places them on
+    the first device. Returns (params, step, experiment); raises InputError.
+    """
+    workdir = pathlib.Path(workdir)
+    step = find_step(workdir, step)
+    folder = (workdir / FOLDER / str(step)).absolute()
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(folder / "meta")
+        experiment = from_dict(Experiment, meta["experiment"], str(folder))
+        config = experiment.tokenizer
+        tokenizer = KmerTokenizer(k=config.k, vocabulary=config.vocabulary)
+        model = build_model(experiment.model, tokenizer)
+        abstract = jax.eval_shape(model.init, jax.random.key(0))
+        if sharding is None:
+            place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            shardings = jax.tree.map(lambda _: place, abstract)
+        else:
+            shardings = sharding(abstract)
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+        )
+        with ocp.StandardCheckpointer() as reader:
+            params = reader.restore(folder / "params", target)
+        _verify(params, meta["checksums"]["params"], str(folder))
+    except InputError:
+        raise
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{folder}: damaged checkpoint ({first}); name another step") from error
+    return params, step, experiment

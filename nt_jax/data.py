@@ -1,0 +1,405 @@
+"""Windows on disk -> batches of tokens, streamed by Grain.
+
+What feeds a step is a pure function of its number and the seed (order.py), so the state of the
+loader is the step: nothing is stored or replayed, and neither the number of hosts nor that of
+loader workers changes a window.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Int
+
+from data_pipelines import windows
+from data_pipelines.builders import read_datacard
+from data_pipelines.fasta import Contig, read_fasta, reverse_complement
+from data_pipelines.shards import parse_record, parse_sequence
+from data_pipelines.survey import full_windows
+from data_pipelines.windows import Recipe
+from nt_jax.config import DataConfig
+from nt_jax.errors import InputError
+from nt_jax.order import TrainOrder, WindowRef, count_offsets, locate
+from nt_jax.tokenizers import KmerTokenizer
+
+__all__ = [
+    "EvalBatch", "FastaWindows", "TrainOrder", "WindowDataset", "WindowRef", "Windows",
+    "count_offsets", "crop", "eval_batches", "fasta_windows", "locate", "open_dataset", "spread",
+    "train_batches", "train_order", "unigram_counts",
+]  # fmt: skip
+
+FASTA_SPLIT = "fasta"
+"""Name of the only split of `FastaWindows`."""
+_THREADS = 2
+"""Batches prepared at once in one process; more threads only wait for one another."""
+
+
+class Windows(Protocol):
+    """What evaluation needs: windows that can be read by number."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the windows were cut."""
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Windows of each split."""
+
+    def window(self, split: str, i: int) -> dict[str, Any]:
+        """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowDataset:
+    """A folder that `nt-jax data build` wrote."""
+
+    path: pathlib.Path
+    """The folder."""
+    recipe: Recipe
+    """How the windows were cut."""
+    splits: dict[str, int]
+    """Windows of each split; a split without windows is absent."""
+    datacard: dict[str, Any]
+    """datacard.json."""
+    fingerprint: str
+    """SHA-256 over the input's checksums and the arguments of the build."""
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, grain.sources.ArrayRecordDataSource]:
+        # With the counts in the name, no shard is opened before it is read.
+        return {
+            split: grain.sources.ArrayRecordDataSource(
+                [
+                    f"{self.path / shard['file']}[0:{shard['records']}]"
+                    for shard in self.datacard["shards"]
+                    if shard["split"] == split
+                ]
+            )
+            for split in self.splits
+        }
+
+    def records(self, split: str) -> grain.sources.ArrayRecordDataSource:
+        """Serialized records by number; picklable. InputError for an unknown split."""
+        _check_split(self, split)
+        return self._sources[split]
+
+    def window(self, split: str, i: int) -> dict[str, Any]:
+        """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
+        return parse_record(self.records(split)[i])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FastaWindows:
+    """Windows cut from a FASTA file at once, for evaluation; the contigs stay in memory."""
+
+    path: pathlib.Path
+    """The file."""
+    recipe: Recipe
+    """How it is cut."""
+    contigs: tuple[Contig, ...]
+    """Contigs at least one window long."""
+    starts: tuple[np.ndarray, ...]
+    """int64[windows] of each contig, 0-based in its bases."""
+    short_contigs: int
+    """Contigs shorter than a window, left out."""
+    n_windows: int
+    """Windows that are more than half N, left out."""
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """The windows, as the one split `fasta`."""
+        return {FASTA_SPLIT: sum(map(len, self.starts))}
+
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(own) for own in self.starts])
+
+    def window(self, split: str, i: int) -> dict[str, Any]:
+        """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
+        _check_split(self, split)
+        if not 0 <= i < self._ends[-1]:
+            raise IndexError(f"window {i} of {self._ends[-1]}")
+        number = int(np.searchsorted(self._ends, i, side="right"))
+        contig = self.contigs[number]
+        start = int(self.starts[number][i - self._ends[number]])
+        return {
+            "sequence": contig.bases[start : start + self.recipe.length].tobytes(),
+            "source": self.path.name,
+            "contig": contig.name,
+            "start": contig.start + start,
+        }
+
+
+def open_dataset(path: str | os.PathLike[str]) -> WindowDataset:
+    """The dataset in a folder.
+
+    Raises InputError when no folder is named, it is missing, holds no dataset or an unfinished
+    one, or misses a shard.
+    """
+    if not os.fspath(path):
+        raise InputError("data.path is empty; name the folder that `nt-jax data build` wrote")
+    folder = pathlib.Path(path).absolute()
+    card = read_datacard(folder)
+    for shard in card["shards"]:
+        if not (folder / shard["file"]).is_file():
+            raise InputError(
+                f"{folder / shard['file']}: this shard is missing; build the dataset again"
+            )
+    return WindowDataset(
+        folder, Recipe(**card["recipe"]), card["splits"], card, card["fingerprint"]
+    )
+
+
+def fasta_windows(
+    path: str | os.PathLike[str], recipe_or_length: Recipe | str | int
+) -> FastaWindows:
+    """Windows of a FASTA file, by a recipe or side by side with a length in bases.
+
+    Raises InputError for a bad file or recipe, and when no window is left.
+    """
+    if isinstance(recipe_or_length, int):
+        text = f"window={recipe_or_length},stride={recipe_or_length},jitter=0"
+        recipe = windows.recipe(text)
+    elif isinstance(recipe_or_length, str):
+        recipe = windows.recipe(recipe_or_length)
+    else:
+        recipe = recipe_or_length
+    contigs, starts, short, mostly_n, longest = [], [], 0, 0, 0
+    for contig in read_fasta(path):
+        own, dropped = full_windows(contig, recipe)
+        short += len(contig.bases) < recipe.length
+        longest = max(longest, len(contig.bases))
+        mostly_n += dropped
+        if len(own):
+            contigs.append(contig)
+            starts.append(own)
+    if not contigs:
+        raise InputError(
+            f"{path}: no window of {recipe.length} bases is left (longest contig {longest} bases, "
+            f"{mostly_n} windows more than half N); choose shorter windows"
+        )
+    return FastaWindows(pathlib.Path(path), recipe, tuple(contigs), tuple(starts), short, mostly_n)
+
+
+# --- Batches for training -------------------------------------------------------------------------
+
+
+def train_order(
+    dataset: WindowDataset,
+    tokenizer: KmerTokenizer,
+    data_config: DataConfig,
+    *,
+    global_batch: int,
+    seed: int,
+) -> TrainOrder:
+    """The order for a dataset and a config.
+
+    Raises InputError when the windows are shorter than the context or a number makes no sense.
+    """
+    if global_batch < 1:
+        raise InputError(f"train.global_batch={global_batch} is below 1")
+    if not 0.0 <= data_config.reverse_complement <= 1.0:
+        raise InputError(
+            f"data.reverse_complement={data_config.reverse_complement} is no probability (0..1)"
+        )
+    offsets = count_offsets(dataset.recipe, tokenizer.k, data_config.sequence_length)
+    _check_split(dataset, "train")
+    return TrainOrder(
+        dataset.splits["train"], global_batch, seed, offsets, data_config.reverse_complement
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepReader:
+    """Step number -> this host's rows of that step. Sent to the loader's workers."""
+
+    records: Any
+    order: TrainOrder
+    tokenizer: KmerTokenizer
+    sequence_length: int
+    rows: range
+
+    def __call__(self, step: int) -> Int[np.ndarray, "b T"]:
+        batch = np.empty((len(self.rows), self.sequence_length), np.int32)
+        for i, row in enumerate(self.rows):
+            ref = locate(self.order, int(step), row)
+            bases = parse_sequence(self.records[ref.index])
+            batch[i] = crop(bases, ref, self.tokenizer, self.sequence_length)
+        return batch
+
+
+def crop(
+    bases: bytes, ref: WindowRef, tokenizer: KmerTokenizer, sequence_length: int
+) -> Int[np.ndarray, "T"]:
+    """The tokens that `ref` cuts from its window."""
+    piece = bases[ref.offset : ref.offset + (sequence_length - 1) * tokenizer.k]
+    if ref.reverse:
+        piece = reverse_complement(np.frombuffer(piece, np.uint8)).tobytes()
+    return tokenizer.encode_prefix(piece, sequence_length)
+
+
+def train_batches(
+    dataset: WindowDataset,
+    tokenizer: KmerTokenizer,
+    data_config: DataConfig,
+    *,
+    global_batch: int,
+    seed: int,
+    start_step: int,
+    stop_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Int[np.ndarray, "b T"]]:
+    """This host's rows of the batches of steps start_step..stop_step-1, in order.
+
+    Host i of n takes the i-th of n contiguous blocks of rows. With `data_config.workers` = 0
+    threads of this process read, else as many processes. Raises InputError (at the call, not at
+    the first batch) for windows shorter than the context or rows that the hosts cannot share.
+    """
+    order = train_order(dataset, tokenizer, data_config, global_batch=global_batch, seed=seed)
+    if data_config.workers < 0:
+        raise InputError(f"data.workers={data_config.workers} is below 0")
+    reader = _StepReader(
+        dataset.records("train"),
+        order,
+        tokenizer,
+        data_config.sequence_length,
+        _own_rows(global_batch, process_index, process_count),
+    )
+    steps = grain.MapDataset.range(start_step, max(start_step, stop_step)).map(reader)
+    return _stream(steps, data_config.workers)
+
+
+def _stream(
+    batches: "grain.MapDataset[np.ndarray]", workers: int
+) -> Iterator[Int[np.ndarray, "b T"]]:
+    _mark_flags()
+    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS)
+    stream = batches.to_iter_dataset(options)
+    if workers:
+        stream = stream.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            worker_init_fn=_mark_flags,
+        )
+    iterator = iter(stream)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _mark_flags(*worker: int) -> None:
+    """Grain and ArrayRecord read absl flags, which only `absl.app.run` would have parsed."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+# --- Batches for evaluation -----------------------------------------------------------------------
+
+
+class EvalBatch(NamedTuple):
+    """One batch for evaluation; unpacks to (tokens, valid, number)."""
+
+    tokens: Int[np.ndarray, "b T"]
+    """Token ids; rows that are not valid repeat the last window."""
+    valid: Bool[np.ndarray, "b"]
+    """Rows that count."""
+    number: Int[np.ndarray, "b"]
+    """Window number in its split: the key of a row's mask."""
+
+
+def eval_batches(
+    dataset: Windows,
+    tokenizer: KmerTokenizer,
+    split: str,
+    batch: int,
+    sequence_length: int,
+    limit: int = 0,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[EvalBatch]:
+    """Windows of a split in fixed order, from their first base on the forward strand.
+
+    Args:
+        dataset: an opened dataset or `fasta_windows`.
+        tokenizer: of the model.
+        split: one of `dataset.splits`.
+        batch: rows of a batch over all hosts; the last batch is filled up.
+        sequence_length: tokens with `<cls>`.
+        limit: this many windows, spread evenly over the split; 0 is all of them.
+        process_index: this host, which gets its contiguous block of the rows.
+        process_count: hosts.
+
+    Raises InputError (at the call) for an unknown split or windows shorter than the context.
+    """
+    _check_split(dataset, split)
+    count_offsets(dataset.recipe, tokenizer.k, sequence_length)
+    chosen = spread(dataset.splits[split], limit)
+    rows = np.array(_own_rows(batch, process_index, process_count))
+
+    def batches() -> Iterator[EvalBatch]:
+        for first in range(0, len(chosen), batch):
+            numbers = first + rows
+            index = chosen[np.minimum(numbers, len(chosen) - 1)]
+            tokens = np.stack(
+                [
+                    crop(
+                        dataset.window(split, i)["sequence"],
+                        WindowRef(i, 0, 0, False),
+                        tokenizer,
+                        sequence_length,
+                    )
+                    for i in index.tolist()
+                ]
+            )
+            yield EvalBatch(tokens, numbers < len(chosen), index)
+
+    return batches()
+
+
+def unigram_counts(
+    dataset: WindowDataset, tokenizer: KmerTokenizer, split: str = "train", limit: int = 1 << 16
+) -> Int[np.ndarray, "V"]:
+    """How often each token occurs in the windows of a split, read from their first base.
+
+    At most `limit` windows, spread evenly (65,536 windows of 6 kb are 65M tokens); 0 is all.
+    """
+    records = dataset.records(split)
+    tokens = 1 + dataset.recipe.length // tokenizer.k
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for chunk in np.array_split(spread(dataset.splits[split], limit), 1 + len(records) // 256):
+        ids = [tokenizer.encode_prefix(parse_sequence(records[i]), tokens) for i in chunk.tolist()]
+        if ids:
+            counts += np.bincount(np.concatenate(ids), minlength=len(counts))
+    counts[[tokenizer.cls_id, tokenizer.pad_id]] = 0
+    return counts
+
+
+def spread(total: int, limit: int) -> Int[np.ndarray, "n"]:
+    """int64: `limit` of `total` window numbers, evenly spread, ascending; 0 is all of them."""
+    wanted = total if limit <= 0 else min(limit, total)
+    return np.arange(wanted, dtype=np.int64) * total // wanted
+
+
+def _own_rows(batch: int, process_index: int, process_count: int) -> range:
+    if batch < 1 or batch % process_count:
+        raise InputError(
+            f"a batch of {batch} rows cannot be shared by {process_count} hosts; choose a multiple"
+        )
+    own = batch // process_count
+    return range(process_index * own, (process_index + 1) * own)
+
+
+def _check_split(dataset: Windows, split: str) -> None:
+    if not dataset.splits.get(split):
+        raise InputError(
+            f"there are no {split} windows; splits here: "
+            + ", ".join(f"{name} ({count})" for name, count in dataset.splits.items())
+        )

@@ -1,0 +1,1 @@
+"""Questions to a checkpoint: embeddings, probes and their controls."""

@@ -1,0 +1,92 @@
+"""The probe figure: score by layer with its interval, and the controls as lines."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nt_jax.evaluation.summary import latest
+
+# Readable on white and on near-black, and to people with colour vision deficiencies.
+COLOURS = {"trained": "#3b82f6", "random init": "#d97706", "k-mers": "#0d9f76"}
+
+
+def draw_probe(axes: Axes, result: dict[str, Any], metric: str = "mcc") -> None:
+    """One task: curves over layers for the models, a line for each k of the k-mers."""
+    models = [family for family in result["families"] if family["unit"] == "layer"]
+    for family in models:
+        colour = COLOURS[family["name"]]
+        layers = [variant["layer"] for variant in family["variants"]]
+        value, low, high = (
+            np.array([variant[metric][part] for variant in family["variants"]], float)
+            for part in ("value", "low", "high")
+        )
+        axes.errorbar(
+            layers,
+            value,
+            yerr=np.maximum([value - low, high - value], 0),
+            color=colour,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            linewidth=1.6,
+            elinewidth=1,
+            linestyle="-" if family["name"] == "trained" else "--",
+            label=family["name"],
+        )
+    controls = [family for family in result["families"] if family["unit"] == "k"]
+    styles = [":", "-.", (0, (5, 1)), (0, (1, 3)), "--", "-"]
+    for family in controls:
+        for style, variant in zip(styles, family["variants"], strict=False):
+            axes.axhline(
+                np.nan if variant[metric]["value"] is None else variant[metric]["value"],
+                color=COLOURS["k-mers"],
+                linestyle=style,
+                linewidth=1.4,
+                label=f"k-mers, k = {variant['k']}",
+            )
+    axes.set_title(f"{result['task']} (step {result['step']:,})", fontsize=10)
+    axes.set_xlabel("layer")
+    axes.set_ylabel(metric.upper())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def probe_figure(results: Sequence[dict[str, Any]], columns: int = 3) -> Figure:
+    """A panel for the newest step of every task, with one legend."""
+    shown = latest(results)
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, result in zip(panels, shown, strict=False):
+        draw_probe(axes, result)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    handles, labels = panels[0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    # matplotlib lists lines before error bars; the models come first here.
+    order = sorted(named, key=lambda label: (label not in COLOURS, label != "trained"))
+    figure.legend(
+        [named[label] for label in order],
+        order,
+        loc="outside lower center",
+        ncols=min(4, len(order)),
+        frameon=False,
+    )
+    return figure
+
+
+def save_figure(results: Sequence[dict[str, Any]]) -> bytes:
+    """The figure as PNG (150 dots an inch)."""
+    figure = probe_figure(results)
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

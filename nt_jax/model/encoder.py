@@ -1,0 +1,159 @@
+"""The encoder of NT v1 and v2: embedding, then L pre-LayerNorm blocks with stacked parameters."""
+
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nt_jax.config import ModelConfig
+from nt_jax.errors import InputError
+from nt_jax.model.attention import AttentionFunction, MultiHeadAttention, key_bias
+from nt_jax.model.layers import Embed, LayerNorm, Linear
+from nt_jax.model.rotary import rotary_tables
+
+# What the backward pass of a block finds saved. "dots" keeps the outputs of the projections, not
+# the [B,H,T,T] scores (they are matmuls with batch dimensions), which are what fills the memory.
+_REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+_ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "swish": jax.nn.swish,
+}
+
+
+class Vocabulary(NamedTuple):
+    """What the model must know of the tokenizer."""
+
+    size: int
+    pad_id: int
+    mask_id: int
+
+
+class Kept(NamedTuple):
+    """Outputs kept on request, in the order of the requested layers; None costs nothing."""
+
+    embeddings: Float[Array, "N B T D"] | None
+    attention: Float[Array, "N B H T T"] | None
+
+
+def policy(config: ModelConfig) -> jmp.Policy:
+    """Parameters and outputs float32, arithmetic in config.compute_dtype."""
+    return jmp.get_policy(f"params=float32,compute={config.compute_dtype},output=float32")
+
+
+def embed_tokens(
+    config: ModelConfig, vocabulary: Vocabulary, tokens: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Token (and learned position) embeddings with ESM's token dropout, in the compute dtype."""
+    with hk.name_scope("embed"):
+        x = Embed(vocabulary.size, config.embed_dim, name="token")(tokens)
+        if config.embed_scale != 1.0:
+            x *= config.embed_scale
+        real = tokens != vocabulary.pad_id
+        if config.token_dropout:
+            # `<mask>` embeds to zero; what is left is scaled to the share of masks that training
+            # saw, so that the sum keeps its size whatever share this sequence has.
+            masks = tokens == vocabulary.mask_id
+            observed = jnp.sum(masks, axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)
+            scale = (1.0 - config.token_dropout) / jnp.maximum(1.0 - observed, 1e-6)
+            x *= jnp.where(masks, 0.0, scale[:, None])[..., None]
+        if config.positions == "learned":
+            rows = config.max_positions + vocabulary.pad_id + 1
+            index = jnp.cumsum(real, axis=1) * real + vocabulary.pad_id
+            x += Embed(rows, config.embed_dim, name="position")(index)
+        if config.embed_layer_norm:
+            x = LayerNorm(config.layer_norm_epsilon, name="norm")(x)
+    return policy(config).cast_to_compute(x)
+
+
+def feed_forward(config: ModelConfig, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """fc1 -> activation -> fc2; gated: the activated first half of fc1 times its second half."""
+    with hk.name_scope("ffn"):
+        columns = config.ffn_dim * (2 if config.ffn_gated else 1)
+        hidden = Linear(columns, bias=config.ffn_bias, name="fc1")(x)
+        activation = _ACTIVATIONS[config.ffn_activation]
+        if config.ffn_gated:
+            first, second = jnp.split(hidden, 2, axis=-1)
+            hidden = activation(first) * second
+        else:
+            hidden = activation(hidden)
+        return Linear(config.embed_dim, bias=config.ffn_bias, name="fc2")(hidden)
+
+
+def encode(
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    attend: AttentionFunction,
+    tokens: Int[Array, "B T"],
+    layers: tuple[int, ...] = (),
+    attention: tuple[int, ...] = (),
+) -> tuple[Float[Array, "B T D"], Kept]:
+    """Runs the blocks; keeps embeddings of `layers` and maps of `attention` (1-based layers).
+
+    Returns the output of the last block, before the head's first LayerNorm.
+    """
+    batch, length = tokens.shape
+    if length > config.max_positions:
+        raise InputError(
+            f"sequence of {length} tokens exceeds the model's max_positions="
+            f"{config.max_positions}: crop it, or build the model with --model.max-positions"
+        )
+    x = embed_tokens(config, vocabulary, tokens)
+    bias = key_bias(tokens, vocabulary.pad_id)
+    rotary = None
+    if config.positions == "rotary":
+        rotary = rotary_tables(length, config.head_size, config.rope_base, config.rope_rescale)
+
+    def block(x: Array) -> tuple[Array, Array | None]:
+        normed = LayerNorm(config.layer_norm_epsilon, name="attention_norm")(x)
+        mha = MultiHeadAttention(config.num_heads, config.head_size, attend, name="attention")
+        mixed, maps = mha(normed, bias, rotary, maps=bool(attention))
+        x += mixed
+        x += feed_forward(config, LayerNorm(config.layer_norm_epsilon, name="ffn_norm")(x))
+        return x, maps
+
+    if config.remat != "none" and not hk.running_init():
+        block = hk.remat(block, policy=_REMAT_POLICIES[config.remat], prevent_cse=False)
+
+    # Only what is asked for is stored: each layer writes to its row of the buffer, and the layers
+    # that nobody asked for write to a row that does not exist.
+    shape = (batch, length, config.embed_dim)
+    maps_shape = (batch, config.num_heads, length, length)
+    kept = Kept(
+        jnp.zeros((len(layers), *shape), x.dtype) if layers else None,
+        jnp.zeros((len(attention), *maps_shape), jnp.float32) if attention else None,
+    )
+
+    def step(carry: Any, rows: Any) -> tuple[Any, None]:
+        x, kept = carry
+        x, maps = block(x)
+        embeddings_row, attention_row = rows
+        if kept.embeddings is not None:
+            kept = kept._replace(embeddings=_write(kept.embeddings, embeddings_row, x))
+        if kept.attention is not None:
+            kept = kept._replace(attention=_write(kept.attention, attention_row, maps))
+        return (x, kept), None
+
+    rows = (_rows(config.num_layers, layers), _rows(config.num_layers, attention))
+    stack = hk.layer_stack(config.num_layers, with_per_layer_inputs=True, name="block")
+    (x, kept), _ = stack(step)((x, kept), rows)
+    return x, kept
+
+
+def _rows(num_layers: int, wanted: tuple[int, ...]) -> np.ndarray:
+    rows = np.full(num_layers, len(wanted), np.int32)
+    for row, layer in enumerate(wanted):
+        if not 1 <= layer <= num_layers:
+            raise InputError(f"layer {layer} does not exist: layers are 1 to {num_layers}")
+        rows[layer - 1] = row
+    return rows
+
+
+def _write(buffer: Array, row: Array, value: Array) -> Array:
+    return buffer.at[row].set(value, mode="drop")

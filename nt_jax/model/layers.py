@@ -1,0 +1,83 @@
+"""Linear, LayerNorm and Embed whose parameters are float32 whatever the activations are.
+
+Haiku's own layers create parameters in the dtype of their input, so bfloat16 activations would
+silently make bfloat16 master weights. Here the dtype of a parameter is written down once
+(`PARAM_DTYPE`), and the dtype of the activations decides only the dtype of the arithmetic.
+"""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+PARAM_DTYPE = jnp.float32
+
+
+class Linear(hk.Module):
+    """Affine map of the last axis; weights are cast to the dtype of the input.
+
+    Default initialisation is Haiku's: truncated normal with standard deviation 1/sqrt(fan_in),
+    biases zero.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        bias: bool = True,
+        w_init: hk.initializers.Initializer | None = None,
+        b_init: hk.initializers.Initializer = jnp.zeros,
+        name: str,
+    ):
+        super().__init__(name=name)
+        self.size, self.bias, self.w_init, self.b_init = size, bias, w_init, b_init
+
+    def __call__(
+        self, x: Float[Array, "... I"], out_dtype: jnp.dtype | None = None
+    ) -> Float[Array, "... O"]:
+        """Projects; `out_dtype` (default: that of x) is also the dtype of the sums."""
+        fan_in = x.shape[-1]
+        w_init = self.w_init or hk.initializers.TruncatedNormal(stddev=fan_in**-0.5)
+        w = hk.get_parameter("w", [fan_in, self.size], PARAM_DTYPE, init=w_init)
+        y = jnp.matmul(x, w.astype(x.dtype), preferred_element_type=out_dtype)
+        if self.bias:
+            b = hk.get_parameter("b", [self.size], PARAM_DTYPE, init=self.b_init)
+            y += b.astype(y.dtype)
+        return y
+
+
+class LayerNorm(hk.Module):
+    """LayerNorm of the last axis, computed in float32, returned in the dtype of the input."""
+
+    def __init__(self, epsilon: float, *, name: str):
+        super().__init__(name=name)
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalises each vector to mean 0 and variance 1, then scales and offsets it."""
+        width = [x.shape[-1]]
+        scale = hk.get_parameter("scale", width, PARAM_DTYPE, init=jnp.ones)
+        offset = hk.get_parameter("offset", width, PARAM_DTYPE, init=jnp.zeros)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * (jax.lax.rsqrt(variance + self.epsilon) * scale) + offset
+        return y.astype(x.dtype)
+
+
+class Embed(hk.Module):
+    """Table lookup; the table starts as a truncated normal of standard deviation 1 (Haiku's)."""
+
+    def __init__(self, rows: int, width: int, *, name: str):
+        super().__init__(name=name)
+        self.rows, self.width = rows, width
+
+    def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Rows of the float32 table."""
+        table = hk.get_parameter(
+            "embeddings",
+            [self.rows, self.width],
+            PARAM_DTYPE,
+            init=hk.initializers.TruncatedNormal(stddev=1.0),
+        )
+        return table[ids]

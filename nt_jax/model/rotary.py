@@ -1,0 +1,36 @@
+"""Rotary position embedding: base 10000, the halves of a head rotated against each other.
+
+The tables are float32 whatever the compute dtype, and so is the rotation. Angles held in bfloat16
+keep 8 bits: at position 1000 they are off by radians and the cosine by up to 2 (a defect of the
+published code).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Tables = tuple[Float[np.ndarray, "T R"], Float[np.ndarray, "T R"]]
+"""Cosines and sines of every position (T) and pair of a head (R = K/2)."""
+
+
+def rotary_tables(length: int, head_size: int, base: float, rescale: float = 1.0) -> Tables:
+    """Float32 cosines and sines of position * base^(-2i/K), for the pairs i < K/2 of a head.
+
+    `rescale` s extends the context: the base becomes base * s^(K/(K-2)) (SegmentNT). Computed in
+    float64 while tracing, so the result is correctly rounded at any position.
+    """
+    if rescale != 1.0:
+        base *= rescale ** (head_size / (head_size - 2))
+    frequencies = base ** -(np.arange(0, head_size, 2) / head_size)
+    angles = np.arange(length)[:, None] * frequencies
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotate(
+    x: Float[Array, "B T H K"], tables: Tables
+) -> Float[Array, "B T H K"]:
+    """Rotates pair (i, i + K/2) of every head by the angle of its position."""
+    cos, sin = (table[:, None, :] for table in tables)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,0 +1,105 @@
+"""What a workdir says about its run: config.json, the baseline's counts, DONE."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from nt_jax.config import Experiment, from_dict, to_dict
+from nt_jax.errors import InputError
+from nt_jax.runtime import git_revision, versions
+
+CONFIG, DONE, TOKENIZER, UNIGRAM = "config.json", "DONE", "tokenizer.json", "unigram.npy"
+
+# What may change between two starts of one run: it moves no bit of the data order or the masks.
+FREE = ("data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit")
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is either whole or absent."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def read_config(workdir: pathlib.Path) -> tuple[Experiment, dict[str, Any]]:
+    """Experiment of a workdir and everything else config.json records; raises InputError."""
+    path = workdir / CONFIG
+    if not path.is_file():
+        raise InputError(f"{workdir}: not a workdir of nt-jax (no {CONFIG})")
+    try:
+        stored = json.loads(path.read_text())
+        return from_dict(Experiment, stored.pop("experiment"), str(path)), stored
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: unreadable ({error})") from error
+
+
+def claim(
+    workdir: pathlib.Path, experiment: Experiment, dataset: str, init_from: str | None
+) -> None:
+    """Makes the workdir this experiment's, or raises InputError naming the first difference.
+
+    `dataset` is the fingerprint of the windows: the same data may move to another folder.
+    """
+    if (workdir / CONFIG).exists():
+        stored, record = read_config(workdir)
+        difference = _first_difference(to_dict(stored), to_dict(experiment))
+        if difference:
+            name, old, new = difference
+            raise InputError(
+                f"{workdir}: holds a run with {name}={old}, this one has {new}; "
+                "give the same settings to resume, or another --workdir"
+            )
+        if record["dataset"] != dataset:
+            raise InputError(
+                f"{workdir}: its run was trained on another dataset than {experiment.data.path}"
+            )
+        if init_from is not None and record["init_from"] != init_from:
+            raise InputError(
+                f"{workdir}: its run started from {record['init_from'] or 'random weights'}, "
+                f"not from {init_from}"
+            )
+        record = {**record, "experiment": to_dict(experiment)}
+    else:
+        if workdir.exists() and any(workdir.iterdir()):
+            raise InputError(f"{workdir}: not empty and not a workdir of nt-jax; name another")
+        workdir.mkdir(parents=True, exist_ok=True)
+        record = {
+            "experiment": to_dict(experiment),
+            "dataset": dataset,
+            "init_from": init_from,
+            "versions": versions(),
+            "git_revision": git_revision(),
+        }
+    write_atomically(workdir / CONFIG, json.dumps(record, indent=2) + "\n")
+
+
+def _first_difference(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> tuple[str, Any, Any] | None:
+    for key in new:
+        name = f"{prefix}{key}"
+        if name in FREE:
+            continue
+        if isinstance(new[key], dict):
+            found = _first_difference(old[key], new[key], f"{name}.")
+            if found:
+                return found
+        elif old.get(key) != new[key]:
+            return name, old.get(key), new[key]
+    return None
+
+
+def stored_counts(workdir: pathlib.Path) -> np.ndarray | None:
+    """Token counts of the training split, [V], if they were made already."""
+    path = workdir / UNIGRAM
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+def store_counts(workdir: pathlib.Path, counts: np.ndarray) -> None:
+    """Keeps the counts for restarts and evaluation jobs."""
+    temporary = workdir / (UNIGRAM + ".tmp.npy")
+    np.save(temporary, counts, allow_pickle=False)
+    os.replace(temporary, workdir / UNIGRAM)
