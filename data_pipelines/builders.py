@@ -199,11 +199,12 @@ def _claimed(staging: pathlib.Path) -> Iterator[None]:
             raise InputError(f"{staging}: another build is writing here; wait for it") from None
         for leftover in staging.glob(f"{TEMPORARY}*"):
             leftover.unlink()
-        yield
-    except InputError:
-        with contextlib.suppress(OSError):
-            staging.rmdir()  # goes only when nothing was written
-        raise
+        try:
+            yield
+        except InputError:
+            with contextlib.suppress(OSError):
+                staging.rmdir()  # goes only when nothing was written
+            raise
     finally:
         os.close(handle)
 

@@ -208,7 +208,7 @@ def _run(jobs: Iterator[tuple[Any, ...]], workers: int) -> Iterator[list[Shard]]
     # Spawn: forking a process that has started threads (JAX, ArrayRecord) can hang it.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_die_with_parent
+        workers, mp_context=context, initializer=die_with_parent
     ) as pool:
         waiting: set[concurrent.futures.Future[list[Shard]]] = set()
         for job in jobs:
@@ -222,8 +222,8 @@ def _run(jobs: Iterator[tuple[Any, ...]], workers: int) -> Iterator[list[Shard]]
             yield future.result()
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
+def die_with_parent() -> None:
+    """Ends this worker process when its parent ends; else it would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -44,7 +44,8 @@ simulation.json  seed, sizes and label names
 
 Splits: train {train}; dev {dev}; test {test}.
 Hold the same chromosomes out when pretraining:
-`nt-jax data build fasta --fasta genome.fa --validation {dev} --test {test} --out windows`.
+  nt-jax data build fasta --kind simulated --fasta genome.fa --out windows \\
+      --validation {dev} --test {test}
 """
 
 

@@ -114,23 +114,16 @@ class Species:
     """[61][61] cumulative probabilities of the next sense codon, given the codon before."""
     repeats: dict[str, tuple[np.ndarray, float]]
     """Family -> (consensus codes, divergence of its copies: young and old families)."""
+    units: list[np.ndarray]
+    """Codes of the units of simple repeats."""
 
 
 def make_species(seed: int) -> Species:
     """Codon usage and repeat families of one seed."""
     rng = np.random.default_rng([seed, 0])
-    amino_acids = sorted(set(_AMINO_ACIDS.values()) - {"*"})
-    usage = {letter: -math.log(rng.random()) + 0.3 for letter in amino_acids}
-    # Squared exponentials: within an amino acid one codon usually takes most of the weight.
-    weights = {codon: math.log(rng.random()) ** 2 + 0.05 for codon in _SENSE_CODONS}
-    totals = dict.fromkeys(amino_acids, 0.0)
-    for codon, weight in weights.items():
-        totals[_AMINO_ACIDS[codon]] += weight
-    bias = [
-        usage[_AMINO_ACIDS[codon]] * weight / totals[_AMINO_ACIDS[codon]]
-        for codon, weight in weights.items()
-    ]
-    pair_bias = np.log(rng.random((len(bias), len(bias)))) ** 2 + 0.05
+    usage = {letter: 0.5 + rng.random() for letter in sorted(set(_AMINO_ACIDS.values()))}
+    bias = [usage[_AMINO_ACIDS[codon]] * (0.3 - math.log(rng.random())) for codon in _SENSE_CODONS]
+    pair_bias = 0.3 + (-np.log(rng.random((len(bias), len(bias))))) ** 1.5
     steps = np.cumsum(pair_bias * np.array(bias), axis=1)
     steps /= steps[:, -1:]
 
@@ -147,7 +140,8 @@ def make_species(seed: int) -> Species:
         "SIM-DNA1": (transposon, 0.12),
         "SIM-LTR1": (random_codes(420, 0.45), 0.04),
     }
-    return Species(codon_steps=steps.tolist(), repeats=families)
+    units = [random_codes(size, 0.45) for size in (2, 2, 2, 3, 3, 3, 4, 5, 6, 6)]
+    return Species(codon_steps=steps.tolist(), repeats=families, units=units)
 
 
 def make_chromosome(species: Species, name: str, length: int, seed: int) -> Chromosome:
@@ -336,9 +330,9 @@ def _place_repeats(
             room = end - 20 - at
             family = names[int(len(names) * rng.random())]
             if family == "SIM-simple":
-                unit = _draw(rng.random(2 + int(4 * rng.random())), 0.4)
-                copy = np.resize(unit, min(room, 30 + int(60 * rng.random())))
-                divergence = 0.02
+                unit = species.units[int(len(species.units) * rng.random())]
+                copy = np.resize(unit, min(room, 60 + int(300 * rng.random())))
+                divergence = 0.03
             else:
                 consensus, divergence = species.repeats[family]
                 # Copies lose their front, as those of reverse transcription do.

@@ -234,7 +234,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     result = evaluate(
         options.checkpoint,
-        data=options.data,
+        data_dir=options.data,
         fasta=options.fasta,
         split=options.split,
         windows=options.windows,

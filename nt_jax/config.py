@@ -151,6 +151,9 @@ class TrainConfig:
     """Micro-batches per optimizer step."""
     seed: int = 0
     """Seed of parameters, window order, crops, strands and masks."""
+    head_init: Literal["random", "unigram"] = "random"
+    """Start of the last projection; unigram: zero weights and the log-frequencies of the training
+    tokens as bias, so that a short run starts at the k-mer baseline and not above it."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
     eval_every: int = 1_000

@@ -9,50 +9,33 @@ import dataclasses
 import functools
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int
 
-from data_pipelines import windows
 from data_pipelines.builders import read_datacard
-from data_pipelines.fasta import Contig, read_fasta, reverse_complement
-from data_pipelines.shards import parse_record, parse_sequence
-from data_pipelines.survey import full_windows
+from data_pipelines.fasta import reverse_complement
+from data_pipelines.shards import die_with_parent, parse_record, parse_sequence
 from data_pipelines.windows import Recipe
 from nt_jax.config import DataConfig
 from nt_jax.errors import InputError
+from nt_jax.fasta_source import FASTA_SPLIT, FastaWindows, Windows, check_split, fasta_windows
 from nt_jax.order import TrainOrder, WindowRef, count_offsets, locate
 from nt_jax.tokenizers import KmerTokenizer
 
 __all__ = [
-    "EvalBatch", "FastaWindows", "TrainOrder", "WindowDataset", "WindowRef", "Windows",
-    "count_offsets", "crop", "eval_batches", "fasta_windows", "locate", "open_dataset", "spread",
-    "train_batches", "train_order", "unigram_counts",
+    "FASTA_SPLIT", "EvalBatch", "FastaWindows", "TrainOrder", "WindowDataset", "WindowRef",
+    "Windows", "count_offsets", "crop", "eval_batches", "fasta_windows", "locate", "open_dataset",
+    "spread", "train_batches", "train_order", "unigram_counts",
 ]  # fmt: skip
 
-FASTA_SPLIT = "fasta"
-"""Name of the only split of `FastaWindows`."""
 _THREADS = 2
 """Batches prepared at once in one process; more threads only wait for one another."""
-
-
-class Windows(Protocol):
-    """What evaluation needs: windows that can be read by number."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the windows were cut."""
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """Windows of each split."""
-
-    def window(self, split: str, i: int) -> dict[str, Any]:
-        """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,54 +69,12 @@ class WindowDataset:
 
     def records(self, split: str) -> grain.sources.ArrayRecordDataSource:
         """Serialized records by number; picklable. InputError for an unknown split."""
-        _check_split(self, split)
+        check_split(self, split)
         return self._sources[split]
 
     def window(self, split: str, i: int) -> dict[str, Any]:
         """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
         return parse_record(self.records(split)[i])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FastaWindows:
-    """Windows cut from a FASTA file at once, for evaluation; the contigs stay in memory."""
-
-    path: pathlib.Path
-    """The file."""
-    recipe: Recipe
-    """How it is cut."""
-    contigs: tuple[Contig, ...]
-    """Contigs at least one window long."""
-    starts: tuple[np.ndarray, ...]
-    """int64[windows] of each contig, 0-based in its bases."""
-    short_contigs: int
-    """Contigs shorter than a window, left out."""
-    n_windows: int
-    """Windows that are more than half N, left out."""
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """The windows, as the one split `fasta`."""
-        return {FASTA_SPLIT: sum(map(len, self.starts))}
-
-    @functools.cached_property
-    def _ends(self) -> np.ndarray:
-        return np.cumsum([len(own) for own in self.starts])
-
-    def window(self, split: str, i: int) -> dict[str, Any]:
-        """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
-        _check_split(self, split)
-        if not 0 <= i < self._ends[-1]:
-            raise IndexError(f"window {i} of {self._ends[-1]}")
-        number = int(np.searchsorted(self._ends, i, side="right"))
-        contig = self.contigs[number]
-        start = int(self.starts[number][i - self._ends[number]])
-        return {
-            "sequence": contig.bases[start : start + self.recipe.length].tobytes(),
-            "source": self.path.name,
-            "contig": contig.name,
-            "start": contig.start + start,
-        }
 
 
 def open_dataset(path: str | os.PathLike[str]) -> WindowDataset:
@@ -154,37 +95,6 @@ def open_dataset(path: str | os.PathLike[str]) -> WindowDataset:
     return WindowDataset(
         folder, Recipe(**card["recipe"]), card["splits"], card, card["fingerprint"]
     )
-
-
-def fasta_windows(
-    path: str | os.PathLike[str], recipe_or_length: Recipe | str | int
-) -> FastaWindows:
-    """Windows of a FASTA file, by a recipe or side by side with a length in bases.
-
-    Raises InputError for a bad file or recipe, and when no window is left.
-    """
-    if isinstance(recipe_or_length, int):
-        text = f"window={recipe_or_length},stride={recipe_or_length},jitter=0"
-        recipe = windows.recipe(text)
-    elif isinstance(recipe_or_length, str):
-        recipe = windows.recipe(recipe_or_length)
-    else:
-        recipe = recipe_or_length
-    contigs, starts, short, mostly_n, longest = [], [], 0, 0, 0
-    for contig in read_fasta(path):
-        own, dropped = full_windows(contig, recipe)
-        short += len(contig.bases) < recipe.length
-        longest = max(longest, len(contig.bases))
-        mostly_n += dropped
-        if len(own):
-            contigs.append(contig)
-            starts.append(own)
-    if not contigs:
-        raise InputError(
-            f"{path}: no window of {recipe.length} bases is left (longest contig {longest} bases, "
-            f"{mostly_n} windows more than half N); choose shorter windows"
-        )
-    return FastaWindows(pathlib.Path(path), recipe, tuple(contigs), tuple(starts), short, mostly_n)
 
 
 # --- Batches for training -------------------------------------------------------------------------
@@ -209,7 +119,7 @@ def train_order(
             f"data.reverse_complement={data_config.reverse_complement} is no probability (0..1)"
         )
     offsets = count_offsets(dataset.recipe, tokenizer.k, data_config.sequence_length)
-    _check_split(dataset, "train")
+    check_split(dataset, "train")
     return TrainOrder(
         dataset.splits["train"], global_batch, seed, offsets, data_config.reverse_complement
     )
@@ -285,7 +195,7 @@ def _stream(
     if workers:
         stream = stream.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-            worker_init_fn=_mark_flags,
+            worker_init_fn=_start_worker,
         )
     iterator = iter(stream)
     try:
@@ -294,10 +204,20 @@ def _stream(
         iterator.close()
 
 
-def _mark_flags(*worker: int) -> None:
+def _mark_flags() -> None:
     """Grain and ArrayRecord read absl flags, which only `absl.app.run` would have parsed."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Runs first in each loader process."""
+    _mark_flags()
+    # A scheduler sends its notice to the whole process group. The trainer saves and stops, and
+    # needs its loader until then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent()
 
 
 # --- Batches for evaluation -----------------------------------------------------------------------
@@ -339,7 +259,7 @@ def eval_batches(
 
     Raises InputError (at the call) for an unknown split or windows shorter than the context.
     """
-    _check_split(dataset, split)
+    check_split(dataset, split)
     count_offsets(dataset.recipe, tokenizer.k, sequence_length)
     chosen = spread(dataset.splits[split], limit)
     rows = np.array(_own_rows(batch, process_index, process_count))
@@ -395,11 +315,3 @@ def _own_rows(batch: int, process_index: int, process_count: int) -> range:
         )
     own = batch // process_count
     return range(process_index * own, (process_index + 1) * own)
-
-
-def _check_split(dataset: Windows, split: str) -> None:
-    if not dataset.splits.get(split):
-        raise InputError(
-            f"there are no {split} windows; splits here: "
-            + ", ".join(f"{name} ({count})" for name, count in dataset.splits.items())
-        )

@@ -27,9 +27,10 @@ from nt_jax.model.factory import build_model
 from nt_jax.runtime import StopSignal
 from nt_jax.step import init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
-from nt_jax.validation import unigram_log_probabilities, validate
+from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
 
 FINISHED, PREEMPTED = 0, 75
+LOGITS = "nt/head/logits"
 
 
 class DivergedError(RuntimeError):
@@ -65,10 +66,13 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
     )
     saver = checkpoint.Checkpoints(folder, experiment.checkpoint)
     state = saver.restore(abstract)
+    unigram = _unigram(dataset, tokenizer, folder)
     if state is None:
         state = jax.jit(fresh, out_shardings=placed)(seed)
         if init_from is not None:
             state = state._replace(params=_foreign_params(init_from, experiment, placed.params))
+        elif experiment.train.head_init == "unigram":
+            state = state._replace(params=_with_unigram_head(state.params, unigram))
     start = int(state.step)
     saver.drop_after(start)
 
@@ -83,7 +87,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
     eval_step = jax.jit(
         make_eval_step(model, tokenizer, experiment.masking), out_shardings=replicated
     )
-    validation = _validation(experiment, dataset, tokenizer, folder, eval_step, place)
+    validation = _validation(experiment, dataset, tokenizer, unigram, eval_step, place)
 
     batches = data.train_batches(
         dataset,
@@ -234,22 +238,40 @@ class _Log:
             )
 
 
+def _unigram(
+    dataset: data.WindowDataset, tokenizer: KmerTokenizer, folder: pathlib.Path
+) -> np.ndarray:
+    """Log-probabilities [V] of the training tokens; the counts are kept in the workdir."""
+    counts = workdir.stored_counts(folder)
+    if counts is None:
+        counts = data.unigram_counts(dataset, tokenizer)
+        workdir.store_counts(folder, counts)
+    return unigram_log_probabilities(counts, tokenizer)
+
+
+def _with_unigram_head(params: Any, unigram: np.ndarray) -> Any:
+    """Parameters whose logits are the unigram distribution; special tokens get its lowest value."""
+    weight, bias = params[LOGITS]["w"], params[LOGITS]["b"]
+    start = np.maximum(unigram, unigram[unigram > IMPOSSIBLE].min())
+    head = {
+        "w": jnp.zeros_like(weight, device=weight.sharding),
+        "b": jax.device_put(start.astype(bias.dtype), bias.sharding),
+    }
+    return {**params, LOGITS: head}
+
+
 def _validation(
     experiment: Experiment,
     dataset: data.WindowDataset,
     tokenizer: KmerTokenizer,
-    folder: pathlib.Path,
+    log_probabilities: np.ndarray,
     eval_step: Callable[..., Any],
     place: Callable[[np.ndarray], jax.Array],
 ) -> Callable[[Any], dict[str, float]] | None:
     """Function from parameters to the validation row; None without a validation split."""
     if not dataset.splits.get("validation"):
         return None
-    counts = workdir.stored_counts(folder)
-    if counts is None:
-        counts = data.unigram_counts(dataset, tokenizer)
-        workdir.store_counts(folder, counts)
-    unigram = jnp.asarray(unigram_log_probabilities(counts, tokenizer))
+    unigram = jnp.asarray(log_probabilities)
 
     def run(params: Any) -> dict[str, float]:
         batches = data.eval_batches(

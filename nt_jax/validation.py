@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int
 from nt_jax.step import EvalRows
 from nt_jax.tokenizers import KmerTokenizer
 
+IMPOSSIBLE = -1e9
+"""Log-probability of tokens that are never targets (special tokens)."""
+
 
 def unigram_log_probabilities(
     counts: Int[np.ndarray, "V"], tokenizer: KmerTokenizer
@@ -22,7 +25,7 @@ def unigram_log_probabilities(
     smoothed[first:] += 1.0
     with np.errstate(divide="ignore"):
         log = np.log(smoothed / smoothed.sum())
-    return np.where(np.isfinite(log), log, -np.float64(1e9)).astype(np.float32)
+    return np.where(np.isfinite(log), log, IMPOSSIBLE).astype(np.float32)
 
 
 def validate(

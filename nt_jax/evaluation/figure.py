@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nt_jax.evaluation.summary import latest
+from nt_jax.evaluation.summary import latest, title
 
 # Readable on white and on near-black, and to people with colour vision deficiencies.
 COLOURS = {"trained": "#3b82f6", "random init": "#d97706", "k-mers": "#0d9f76"}
@@ -50,7 +50,7 @@ def draw_probe(axes: Axes, result: dict[str, Any], metric: str = "mcc") -> None:
                 linewidth=1.4,
                 label=f"k-mers, k = {variant['k']}",
             )
-    axes.set_title(f"{result['task']} (step {result['step']:,})", fontsize=10)
+    axes.set_title(f"{title(result)}, step {result['step']:,}", fontsize=10)
     axes.set_xlabel("layer")
     axes.set_ylabel(metric.upper())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

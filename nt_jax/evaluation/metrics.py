@@ -23,7 +23,7 @@ def scores(
     """MCC, AUROC and accuracy; the predicted class is the most probable one.
 
     With more than two classes AUROC is the mean of one class against the rest, over the classes
-    that occur. It is NaN when only one class occurs.
+    that occur. It is NaN when only one class occurs, and MCC is 0 then.
     """
     predicted = probabilities.argmax(axis=1)
     areas = [
@@ -31,8 +31,9 @@ def scores(
         for c in _scored_classes(probabilities.shape[1])
         if 0 < np.count_nonzero(labels == c) < len(labels)
     ]
+    several = len(np.unique(labels)) > 1
     return {
-        "mcc": float(matthews_corrcoef(labels, predicted)),
+        "mcc": float(matthews_corrcoef(labels, predicted)) if several else 0.0,
         "auroc": float(np.mean(areas)) if areas else float("nan"),
         "accuracy": float(accuracy_score(labels, predicted)),
     }

@@ -224,6 +224,7 @@ def _probe_task(
         differences.append(entry)
     return {
         "classes": list(task.classes),
+        "simulated": task.simulated,
         "split": "given" if task.test is not None else f"{len(folds)}-fold",
         "train": len(task.train),
         "scored": len(held_out),
@@ -257,7 +258,8 @@ def _family(
     settings: ProbeSettings,
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "R"]]]:
     """Scores of all variants, and of the one chosen within training; its bootstrap replicates."""
-    best = [max(fits, key=lambda v, f=fold: fits[v][f].inner_mcc) for fold in range(len(folds))]
+    inner = {variant: [fit.inner_mcc for fit in row] for variant, row in fits.items()}
+    best = [max(inner, key=lambda variant: inner[variant][fold]) for fold in range(len(folds))]
     chosen = classifier.join(folds, [fits[v][fold] for fold, v in enumerate(best)])
     scored, replicates = _scored(held_out, chosen, settings)
     variants = []

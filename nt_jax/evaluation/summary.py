@@ -32,6 +32,11 @@ def chosen_variants(family: Result) -> str:
     )
 
 
+def title(result: Result) -> str:
+    """Name of the task, saying so when its sequences are simulated."""
+    return f"{result['task']} (simulated)" if result["simulated"] else result["task"]
+
+
 def latest(results: Sequence[Result]) -> list[Result]:
     """The entry of the newest step of every task, tasks in order of appearance."""
     newest: dict[str, Result] = {}
@@ -66,8 +71,15 @@ def overview(results: Sequence[Result]) -> str:
         differences = [format_score(entry["mcc"], "+") for entry in result["differences"]]
         layer = str(picks[0][0]) if len(picks) == 1 else f"{picks[0][0]}*"
         rows.append(
-            [result["task"], str(result["step"]), f"{result['scored']:,}"]
-            + [families[0], layer, *families[1:], *differences]
+            [
+                title(result),
+                str(result["step"]),
+                f"{result['scored']:,}",
+                families[0],
+                layer,
+                *families[1:],
+                *differences,
+            ]
         )
     return aligned(header, rows)
 
@@ -84,7 +96,7 @@ def to_markdown(results: Sequence[Result]) -> str:
         overview(results),
     ]
     for result in results:
-        parts += [f"## {result['task']}, step {result['step']}", _details(result)]
+        parts += [f"## {title(result)}, step {result['step']}", _details(result)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,15 +2,16 @@
 
 | given | training | test |
 |---|---|---|
-| CSV/TSV with the columns `sequence` and `label`, or NT `.fna` (label behind the last `|`) | all | k-fold |
+| one table or `.fna` | all | k-fold |
 | folder with train, dev and test files (GUE, NT) | train + dev | test |
 | folder with train and test | train | test |
 | folder with dev and test | dev | test |
 | folder with train and dev | train | dev |
 | folder with one file | all | k-fold |
 
-Any file may be gzipped. The model is chosen by cross-validation within the training sequences, so
-a dev split adds to them.
+A table is a CSV or TSV with the columns `sequence` and `label`; in an `.fna` of the Nucleotide
+Transformer benchmark the label stands behind the last `|` of a header. Any may be gzipped. What
+is tuned is tuned by cross-validation within the training sequences, so a dev split adds to them.
 """
 
 import collections
@@ -31,6 +32,8 @@ from sklearn.utils import resample
 from nt_jax.errors import InputError
 
 SPLITS = ("train", "dev", "test")
+SIMULATION = "simulation.json"
+"""Marks a folder written by `data_pipelines.simulate`."""
 SUFFIXES = tuple(kind + zipped for kind in (".csv", ".tsv", ".fna") for zipped in ("", ".gz"))
 
 _IUPAC = "RYSWKMBDHV"
@@ -94,6 +97,8 @@ class Task:
     train: Split
     test: Split | None
     audit: Audit
+    simulated: bool = False
+    """Written by `data_pipelines.simulate`: whatever is printed about it says so."""
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +132,9 @@ def read_task(path: str | pathlib.Path) -> Task:
         name = path.name.removesuffix(".gz").rpartition(".")[0]
     else:
         raise InputError(f"{path}: no such task; give a CSV, TSV, .fna or a folder of them")
-    return _assemble(name, path, files, parts)
+    marks = [parent / SIMULATION for parent in path.resolve().parents[:3]]
+    simulated = any(mark.is_file() for mark in marks)
+    return _assemble(name, path, files, parts, simulated)
 
 
 def subsample(task: Task, limit: int, seed: int) -> Task:
@@ -182,6 +189,7 @@ def _assemble(
     path: pathlib.Path,
     files: dict[str, pathlib.Path],
     parts: dict[str, list[_Row]],
+    simulated: bool,
 ) -> Task:
     test_name = None if len(parts) == 1 else list(parts)[-1]
     train_rows = [row for split, rows in parts.items() if split != test_name for row in rows]
@@ -209,7 +217,8 @@ def _assemble(
         **dropped,
         ambiguous_letters=sum(row.ambiguous for row in train_rows + test_rows),
     )
-    return Task(name, classes, split(kept), split(test_rows) if test_name else None, audit)
+    test = split(test_rows) if test_name else None
+    return Task(name, classes, split(kept), test, audit, simulated)
 
 
 def _without_leakage(
@@ -278,7 +287,7 @@ def _table_records(path: pathlib.Path, text: str) -> Iterator[tuple[str, str, in
         if header.count(column) != 1:
             raise InputError(
                 f"{path}: line 1: {header.count(column)} columns named {column!r} "
-                f"(found: {', '.join(header) or 'nothing'}); the header must have sequence and label"
+                f"(found: {', '.join(header) or 'nothing'}); a header needs sequence and label"
             )
     sequence, label = header.index("sequence"), header.index("label")
     try:

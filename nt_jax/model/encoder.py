@@ -35,13 +35,6 @@ class Vocabulary(NamedTuple):
     mask_id: int
 
 
-class Kept(NamedTuple):
-    """Outputs kept on request, in the order of the requested layers; None costs nothing."""
-
-    embeddings: Float[Array, "N B T D"] | None
-    attention: Float[Array, "N B H T T"] | None
-
-
 def policy(config: ModelConfig) -> jmp.Policy:
     """Parameters and outputs float32, arithmetic in config.compute_dtype."""
     return jmp.get_policy(f"params=float32,compute={config.compute_dtype},output=float32")
@@ -93,10 +86,12 @@ def encode(
     tokens: Int[Array, "B T"],
     layers: tuple[int, ...] = (),
     attention: tuple[int, ...] = (),
-) -> tuple[Float[Array, "B T D"], Kept]:
-    """Runs the blocks; keeps embeddings of `layers` and maps of `attention` (1-based layers).
+) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
+    """Runs the blocks; keeps the outputs of `layers` and the maps of `attention` (1-based layers).
 
-    Returns the output of the last block, before the head's first LayerNorm.
+    Returns the output of the last block, before the head's first LayerNorm, and what was asked
+    for, in the order asked: "embeddings" [N,B,T,D], "attention" [N,B,H,T,T] float32. Raises
+    InputError for a sequence longer than max_positions or a layer that does not exist.
     """
     batch, length = tokens.shape
     if length > config.max_positions:
@@ -121,26 +116,26 @@ def encode(
     if config.remat != "none" and not hk.running_init():
         block = hk.remat(block, policy=_REMAT_POLICIES[config.remat], prevent_cse=False)
 
-    # Only what is asked for is stored: each layer writes to its row of the buffer, and the layers
-    # that nobody asked for write to a row that does not exist.
-    shape = (batch, length, config.embed_dim)
-    maps_shape = (batch, config.num_heads, length, length)
-    kept = Kept(
-        jnp.zeros((len(layers), *shape), x.dtype) if layers else None,
-        jnp.zeros((len(attention), *maps_shape), jnp.float32) if attention else None,
-    )
+    # Only what is asked for is stored: each layer writes to its row of a buffer, and a layer that
+    # nobody asked for writes to a row that does not exist.
+    kept, rows = {}, {}
+    if layers:
+        kept["embeddings"] = jnp.zeros((len(layers), *x.shape), x.dtype)
+        rows["embeddings"] = _rows(config.num_layers, layers)
+    if attention:
+        maps_shape = (len(attention), batch, config.num_heads, length, length)
+        kept["attention"] = jnp.zeros(maps_shape, jnp.float32)
+        rows["attention"] = _rows(config.num_layers, attention)
 
-    def step(carry: Any, rows: Any) -> tuple[Any, None]:
+    def step(carry: Any, rows: dict[str, Array]) -> tuple[Any, None]:
         x, kept = carry
         x, maps = block(x)
-        embeddings_row, attention_row = rows
-        if kept.embeddings is not None:
-            kept = kept._replace(embeddings=_write(kept.embeddings, embeddings_row, x))
-        if kept.attention is not None:
-            kept = kept._replace(attention=_write(kept.attention, attention_row, maps))
+        new = {"embeddings": x, "attention": maps}
+        kept = {
+            name: buffer.at[rows[name]].set(new[name], mode="drop") for name, buffer in kept.items()
+        }
         return (x, kept), None
 
-    rows = (_rows(config.num_layers, layers), _rows(config.num_layers, attention))
     stack = hk.layer_stack(config.num_layers, with_per_layer_inputs=True, name="block")
     (x, kept), _ = stack(step)((x, kept), rows)
     return x, kept
@@ -153,7 +148,3 @@ def _rows(num_layers: int, wanted: tuple[int, ...]) -> np.ndarray:
             raise InputError(f"layer {layer} does not exist: layers are 1 to {num_layers}")
         rows[layer - 1] = row
     return rows
-
-
-def _write(buffer: Array, row: Array, value: Array) -> Array:
-    return buffer.at[row].set(value, mode="drop")

@@ -85,13 +85,13 @@ def build_model(
         kept_layers = tuple(layer for layer in layers if layer != last)
         hidden, kept = encode(model, vocabulary, attend, tokens, kept_layers, mapped)
         logits, embedding = run_head(hidden)
-        embeddings = {layer: kept.embeddings[row] for row, layer in enumerate(kept_layers)}
+        embeddings = dict(zip(kept_layers, kept.get("embeddings", ()), strict=True))
         if last in layers:
             embeddings[last] = embedding
         return {
             "logits": jnp.where((tokens == vocabulary.pad_id)[..., None], 0.0, logits),
             "embeddings": embeddings,
-            "attention": {layer: kept.attention[row] for row, layer in enumerate(mapped)},
+            "attention": dict(zip(mapped, kept.get("attention", ()), strict=True)),
         }
 
     attend = attention

@@ -8,6 +8,7 @@ silently make bfloat16 master weights. Here the dtype of a parameter is written 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 PARAM_DTYPE = jnp.float32
@@ -33,7 +34,7 @@ class Linear(hk.Module):
         self.size, self.bias, self.w_init, self.b_init = size, bias, w_init, b_init
 
     def __call__(
-        self, x: Float[Array, "... I"], out_dtype: jnp.dtype | None = None
+        self, x: Float[Array, "... I"], out_dtype: DTypeLike | None = None
     ) -> Float[Array, "... O"]:
         """Projects; `out_dtype` (default: that of x) is also the dtype of the sums."""
         fan_in = x.shape[-1]

@@ -26,9 +26,7 @@ def rotary_tables(length: int, head_size: int, base: float, rescale: float = 1.0
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def rotate(
-    x: Float[Array, "B T H K"], tables: Tables
-) -> Float[Array, "B T H K"]:
+def rotate(x: Float[Array, "B T H K"], tables: Tables) -> Float[Array, "B T H K"]:
     """Rotates pair (i, i + K/2) of every head by the angle of its position."""
     cos, sin = (table[:, None, :] for table in tables)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

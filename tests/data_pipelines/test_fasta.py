@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import fasta
@@ -190,6 +190,7 @@ def test_small_read_blocks_give_the_same_records(write, monkeypatch):
 LINES = st.lists(st.text("ACGTNacgtnURYKM", min_size=1, max_size=12), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(
     records=st.lists(LINES, min_size=1, max_size=5),
     end=st.sampled_from(["\n", "\r\n"]),

@@ -97,9 +97,7 @@ def test_rows_do_not_depend_on_the_batch_they_travel_in():
         mask_tokens(keys[i : i + 2], tokens[i : i + 2], TOKENIZER, MaskingConfig())
         for i in range(0, 8, 2)
     ]
-    jax.tree.map(
-        lambda a, *b: np.testing.assert_array_equal(a, jnp.concatenate(b)), whole, *parts
-    )
+    jax.tree.map(lambda a, *b: np.testing.assert_array_equal(a, jnp.concatenate(b)), whole, *parts)
 
 
 @pytest.mark.parametrize("other", [(4, 11), (3, 12)])

@@ -1,0 +1,58 @@
+# Everything a newcomer needs: make demo, make test. Both create and reuse .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: install demo test test-fast lint bench lock clean
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/it" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# Simulated genome -> dataset -> trained model -> probe -> report.html; no network after install.
+demo: install
+	$(BIN)/python -m data_pipelines.simulate --out $(DEMO)/simulated
+	$(BIN)/nt-jax data build fasta --fasta $(DEMO)/simulated/genome.fa --out $(DEMO)/dataset \
+	  --recipe window=1536,stride=768,jitter=0 --validation sim_chr5 --test sim_chr6 --kind simulated
+	$(BIN)/nt-jax pretrain experiments/demo.py --data $(DEMO)/dataset --workdir $(DEMO)/run
+	$(BIN)/nt-jax probe --checkpoint $(DEMO)/run --task $(DEMO)/simulated/tasks/promoters \
+	  --out $(DEMO)/run/probe --max-sequences 600
+	$(BIN)/nt-jax report $(DEMO)/run
+	@printf '\nSimulated data, so the numbers say nothing about real genomes.\n'
+	@printf '  look at   $(DEMO)/run/report.html\n'
+	@printf '  go on     $(BIN)/nt-jax data build fasta --fasta YOUR.fa.gz --out mydata --recipe hf6200\n'
+	@printf '            $(BIN)/nt-jax pretrain nt_v2_nano --data mydata --workdir myrun --data.sequence-length 256\n'
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-fast: install
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python benchmarks/tokenizer.py
+	$(BIN)/python benchmarks/loader.py
+
+# Rewrites the lock from the newest versions that setup.cfg allows.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lock/bin/python -m pip install --quiet -e '.[export,plan,dev]'
+	{ echo "# Everything that make install puts into .venv, pinned. Made by: make lock"; \
+	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(DEMO)

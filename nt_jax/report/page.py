@@ -1,0 +1,374 @@
+"""`write_report`: the run as one HTML file that loads nothing from anywhere."""
+
+import html
+import pathlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+import numpy as np
+
+from nt_jax.config import to_json
+from nt_jax.evaluation.summary import format_score, latest, title
+from nt_jax.metrics import FILE as METRICS
+from nt_jax.model.factory import build_model
+from nt_jax.report import plots
+from nt_jax.report.plots import tokens_text
+from nt_jax.report.record import Run, column, read_run
+from nt_jax.tokenizers import KmerTokenizer
+from nt_jax.workdir import write_atomically
+
+PAGE = "report.html"
+
+_CSS = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5d6673;
+  --line: #d7dce2; --grid: #e3e7ec; --shade: #f5f7f9; --warn: #9a4a00; --warn-paper: #fff3e0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --paper: #14171b; --soft: #9aa4b1;
+  --line: #353c45; --grid: #2c323a; --shade: #1c2026; --warn: #ffc078; --warn-paper: #33240f; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+p { margin: .5rem 0; } .soft, figcaption { color: var(--soft); font-size: .9rem; }
+.warn { color: var(--warn); background: var(--warn-paper); padding: .6rem .8rem;
+  border-radius: .4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; }
+table.numbers th:not(:first-child), table.numbers td:not(:first-child) { text-align: right;
+  white-space: nowrap; }
+table.facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
+.plots { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+figure { margin: 0; } figure.wide { grid-column: 1 / -1; }
+svg { width: 100%; height: auto; color: var(--ink); }
+svg text { font-family: system-ui, sans-serif !important; }
+pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: .85rem;
+  border-radius: .4rem; }
+summary { cursor: pointer; }
+"""
+
+
+def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Writes WORKDIR/report.html and returns its path; InputError when it is no workdir.
+
+    Works at any moment of a run; what is not there yet is named as missing.
+    """
+    folder = pathlib.Path(workdir)
+    path = folder / PAGE
+    write_atomically(path, render(read_run(folder)))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text."""
+    name = html.escape(run.experiment.name)
+    parts = [
+        f"<h1>{name}</h1>",
+        _state(run),
+        *_warnings(run),
+        _section("In short", _facts(_headline(run))),
+        _section("Training", _training(run)),
+        _section("Validation", _validations(run)),
+        _section("Linear probes", _probes(run)),
+        _section("Data", _data(run)),
+        _section("Configuration", _configuration(run)),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}: training report</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _state(run: Run) -> str:
+    steps = run.experiment.train.steps
+    if not run.train:
+        text = "No step has been logged yet."
+    else:
+        step = run.train[-1]["step"]
+        share = f"step {step:,} of {steps:,} ({step / steps:.0%})"
+        text = f"Finished: {share}." if run.finished else f"Not finished: {share}."
+        written = datetime.fromtimestamp((run.folder / METRICS).stat().st_mtime, UTC)
+        text += f" Last row written {written:%Y-%m-%d %H:%M} UTC."
+    return f'<p class="soft">{text}</p>'
+
+
+def _warnings(run: Run) -> list[str]:
+    texts = []
+    if run.simulated:
+        texts.append(
+            "The training data are simulated. Nothing on this page says anything about a real "
+            "genome."
+        )
+    elif any(result["simulated"] for result in run.probes):
+        texts.append("Probe tasks marked (simulated) were made by a program.")
+    texts += [f"Could not be read: {problem}" for problem in run.problems]
+    return [f'<p class="warn">{html.escape(text)}</p>' for text in texts]
+
+
+def _headline(run: Run) -> list[tuple[str, str]]:
+    rows = [("Model", _model_text(run))]
+    loss = column(run.train, "loss")
+    loss = loss[np.isfinite(loss)]
+    if run.train:
+        rows.append(("Tokens seen", tokens_text(run.train[-1]["tokens"])))
+    if loss.size:
+        rows.append(("Training loss, smoothed", f"{plots.smooth(loss)[-1]:.4f} nats a token"))
+    if run.validation:
+        last = run.validation[-1]
+        rows += [
+            (
+                "Validation loss",
+                f"{_number(last, 'loss', '.4f')} nats a token (perplexity "
+                f"{_number(last, 'perplexity', ',.0f')}), step {last['step']:,}",
+            ),
+            (
+                "On <mask> alone",
+                f"{_number(last, 'mask_loss', '.4f')}; unigram baseline "
+                f"{_number(last, 'unigram_mask_loss', '.4f')}",
+            ),
+            ("Model minus unigram", _difference_text(last)),
+            ("Accuracy on <mask>", f"{_number(last, 'mask_accuracy', '.2%')}"),
+        ]
+    speed, mfu = column(run.train, "tokens_per_s"), column(run.train, "mfu")
+    if np.isfinite(speed).any():
+        text = f"{tokens_text(float(np.nanmedian(speed)))} tokens/s (median)"
+        if np.isfinite(mfu).any():
+            text += f", {np.nanmedian(mfu):.1%} of peak FLOP/s"
+        rows.append(("Throughput", text))
+        rows.append(("Time in logged steps", _hours(run)))
+    skipped = column(run.train, "skipped")
+    if np.isfinite(skipped).any() and np.nanmax(skipped) > 0:
+        rows.append(("Skipped steps (non-finite)", f"{int(np.nanmax(skipped)):,}"))
+    return rows
+
+
+def _model_text(run: Run) -> str:
+    experiment = run.experiment
+    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    model = build_model(experiment.model, tokenizer)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    return (
+        f"{count:,} parameters: {experiment.model.num_layers} layers, width "
+        f"{experiment.model.embed_dim}, {experiment.model.num_heads} heads; {tokenizer.k}-mers, "
+        f"{experiment.data.sequence_length:,} tokens a sequence, "
+        f"{experiment.train.global_batch:,} sequences a step"
+    )
+
+
+def _difference_text(row: dict[str, Any]) -> str:
+    low, high = row.get("mask_difference_low"), row.get("mask_difference_high")
+    if low is None or high is None:
+        return "not measured"
+    verdict = "no different within the interval"
+    if high < 0:
+        verdict = "the model knows more than k-mer frequencies"
+    if low > 0:
+        verdict = "the model is behind k-mer frequencies"
+    value = _number(row, "mask_difference", "+.4f")
+    return f"{value} [{low:+.4f}, {high:+.4f}] nats a token: {verdict}"
+
+
+def _hours(run: Run) -> str:
+    steps = column(run.train, "step")
+    seconds = float(np.nansum(np.diff(steps, prepend=0.0) * column(run.train, "seconds")))
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def _training(run: Run) -> str:
+    if not run.train:
+        return '<p class="soft">No training rows in metrics.jsonl yet: no curves.</p>'
+    figures = [
+        _figure(
+            plots.loss_plot(run),
+            "Loss against tokens. The first steps may lie above the frame. The unigram line is "
+            "the loss of k-mer frequencies on the same <mask> positions.",
+            wide=True,
+        )
+    ]
+    if np.isfinite(column(run.validation, "mask_difference")).any():
+        figures.append(
+            _figure(
+                plots.advantage_plot(run),
+                "Model minus unigram on <mask>, 95 % interval over windows; below 0 is better.",
+            )
+        )
+    for name, label, caption, log in (
+        ("lr", "learning rate", "Learning rate.", False),
+        ("grad_norm", "gradient norm", "Global gradient norm before clipping.", True),
+        ("tokens_per_s", "tokens/s", "Throughput.", False),
+    ):
+        if np.isfinite(column(run.train, name)).any():
+            figures.append(_figure(plots.train_plot(run, name, label, log), caption))
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _validations(run: Run) -> str:
+    if not run.evaluations:
+        return '<p class="soft">No evaluation has been logged yet.</p>'
+    header = ["split", "step", "tokens", "loss", "accuracy", "&lt;mask&gt; loss", "unigram"]
+    header += ["model minus unigram"]
+    rows = []
+    for split, evaluated in run.evaluations.items():
+        for row in evaluated:
+            low, high = (_number(row, f"mask_difference_{end}", "+.4f") for end in ("low", "high"))
+            rows.append(
+                [
+                    split,
+                    f"{row['step']:,}",
+                    tokens_text(row["tokens"]) if row.get("tokens") is not None else "–",
+                    _number(row, "loss", ".4f"),
+                    _number(row, "accuracy", ".2%"),
+                    _number(row, "mask_loss", ".4f"),
+                    _number(row, "unigram_mask_loss", ".4f"),
+                    f"{_number(row, 'mask_difference', '+.4f')} [{low}, {high}]",
+                ]
+            )
+    shown, older = rows[-8:], rows[:-8]
+    body = _table(header, shown)
+    if older:
+        body += f"<details><summary>{len(older)} earlier evaluations</summary>"
+        body += f"{_table(header, older)}</details>"
+    return body
+
+
+def _probes(run: Run) -> str:
+    if not run.probes:
+        return (
+            '<p class="soft">None yet: <code>nt-jax probe --checkpoint '
+            f"{html.escape(str(run.folder))} --task PATH --out "
+            f"{html.escape(str(run.folder / 'probe'))}</code></p>"
+        )
+    header = ["task", "step", "scored", "trained", "random init", "k-mers"]
+    header += ["trained minus random init", "trained minus k-mers"]
+    rows = []
+    for result in latest(run.probes):
+        families = [format_score(family["chosen"]["mcc"]) for family in result["families"]]
+        differences = [format_score(entry["mcc"], "+") for entry in result["differences"]]
+        rows.append(
+            [
+                html.escape(title(result)),
+                f"{result['step']:,}",
+                f"{result['scored']:,}",
+                *families,
+                *differences,
+            ]
+        )
+    body = _table(header, rows) + (
+        '<p class="soft">MCC [95 % bootstrap interval over the scored sequences]. The layer is '
+        "chosen by cross-validation within the training sequences; differences are paired.</p>"
+    )
+    figures = _figure(plots.probe_plot(run.probes), "Score by layer, newest step.", wide=True)
+    if len({result["step"] for result in run.probes}) > 1:
+        figures += _figure(
+            plots.probe_steps_plot(run.probes), "Chosen layer against the step.", wide=True
+        )
+    return f'{body}<div class="plots">{figures}</div>'
+
+
+def _data(run: Run) -> str:
+    card = run.datacard
+    if card is None:
+        where = html.escape(run.experiment.data.path) or "no path in the configuration"
+        return (
+            f'<p class="soft">The data card is not to be found from here ({where}), so this page '
+            "cannot say whether the data are real or simulated.</p>"
+        )
+    sources = card.get("sources", [])
+    recipe = card.get("recipe", {})
+    splits = card.get("splits", {})
+    facts = [("Kind", str(card.get("kind", "not stated")))]
+    if recipe:
+        facts.append(
+            (
+                "Recipe",
+                f"{recipe.get('name')}: windows of {recipe.get('length'):,} bases, stride "
+                f"{recipe.get('stride'):,}, jitter {recipe.get('jitter'):,}",
+            )
+        )
+    if splits:
+        facts.append(("Windows", ", ".join(f"{key} {n:,}" for key, n in splits.items())))
+    if sources:
+        bases = sum(source.get("bases", 0) for source in sources)
+        facts.append(("Sources", f"{len(sources):,} files, {bases:,} bases"))
+    held_out = [
+        f"{split}: {', '.join(card[split])}" for split in ("validation", "test") if card.get(split)
+    ]
+    if held_out:
+        facts.append(("Held out", "; ".join(held_out)))
+    dropped = {key: n for key, n in card.get("dropped", {}).items() if n}
+    if dropped:
+        texts = (f"{key.replace('_', ' ')} {n:,}" for key, n in dropped.items())
+        facts.append(("Dropped", ", ".join(texts)))
+    for key, label in (("licence", "Licence"), ("notes", "Notes"), ("fingerprint", "Fingerprint")):
+        if card.get(key):
+            facts.append((label, str(card[key])))
+    body = _facts(facts)
+    if sources:
+        rows = [
+            [
+                html.escape(str(source.get("name", "–"))),
+                f"{source.get('contigs', 0):,}",
+                f"{source.get('bases', 0):,}",
+                f"{source['gc']:.1%}" if "gc" in source else "–",
+            ]
+            for source in sources
+        ]
+        table = _table(["source", "contigs", "bases", "GC"], rows)
+        body += f"<details><summary>All sources</summary>{table}</details>"
+    return body
+
+
+def _configuration(run: Run) -> str:
+    facts = [
+        (key.replace("_", " ").capitalize(), _plain(value))
+        for key, value in run.record.items()
+        if value is not None
+    ]
+    config = html.escape(to_json(run.experiment))
+    return _facts(facts) + f"<details><summary>Every setting</summary><pre>{config}</pre></details>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return str(value)
+
+
+def _number(row: dict[str, Any], name: str, form: str) -> str:
+    value = row.get(name)
+    return "–" if value is None else format(value, form)
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>"
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> str:
+    lines = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f'<div class="scroll"><table class="facts">{lines}</table></div>'
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _figure(svg: str, caption: str, wide: bool = False) -> str:
+    kind = ' class="wide"' if wide else ""
+    return f"<figure{kind}>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -1,0 +1,225 @@
+"""Plots of a run as inline SVG that takes its ink from the page, light or dark."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from nt_jax.evaluation.figure import probe_figure
+from nt_jax.report.record import Run, column
+
+BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#d97706", "#0d9f76", "#8b93a1"
+POINTS = 500
+"""Points of one curve; longer runs are averaged down to it."""
+WIDE, NARROW = (9.0, 3.4), (5.4, 2.9)
+
+# Stand-ins that are exchanged for the page's own colours in the finished SVG.
+_INK, _GRID = "#010203", "#010204"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def tokens_text(count: float) -> str:
+    """`0`, `512K`, `1.5M`, `300B`: powers of 1000, three digits."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(count) >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def thin(
+    x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], points: int = POINTS
+) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+    """Averages neighbours until at most `points` are left; NaNs are left out first."""
+    known = np.isfinite(y) & np.isfinite(x)
+    x, y = x[known], y[known]
+    if len(x) <= points:
+        return x, y
+    edges = np.linspace(0, len(x), points + 1).astype(int)[:-1]
+    counts = np.diff(np.append(edges, len(x)))
+    return np.add.reduceat(x, edges) / counts, np.add.reduceat(y, edges) / counts
+
+
+def smooth(y: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Centred moving mean over about 4 % of the rows (at least 5), shortened at the ends."""
+    half = max(2, len(y) // 50)
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    low = np.maximum(np.arange(len(y)) - half, 0)
+    high = np.minimum(np.arange(len(y)) + half + 1, len(y))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def loss_plot(run: Run) -> str:
+    """Loss against tokens: training, validation, on `<mask>`, and the unigram baseline."""
+
+    def draw(axes: Axes) -> None:
+        x, y = _curve(run, "loss")
+        if len(x):
+            axes.plot(*thin(x, y), color=BLUE, alpha=0.3, linewidth=0.8)
+            axes.plot(*thin(x, smooth(y)), color=BLUE, linewidth=1.8, label="training, smoothed")
+        rows = run.validation
+        tokens = column(rows, "tokens")
+        for name, colour, marker, label in (
+            ("loss", ORANGE, "o", "validation"),
+            ("mask_loss", GREEN, "s", "validation, <mask> only"),
+        ):
+            values = column(rows, name)
+            if np.isfinite(values).any():
+                axes.plot(
+                    tokens, values, color=colour, marker=marker, markersize=4, label=label,
+                    linewidth=1.4,
+                )  # fmt: skip
+        unigram = column(rows, "unigram_mask_loss")
+        if np.isfinite(unigram).any():
+            axes.axhline(
+                float(np.nanmean(unigram)), color=GREY, linestyle="--", linewidth=1.4,
+                label="unigram, <mask> only",
+            )  # fmt: skip
+        _frame_loss(axes, smooth(y) if len(y) else y, run)
+        axes.set_ylabel("loss (nats a token)")
+
+    return _plot(draw, "loss", WIDE)
+
+
+def advantage_plot(run: Run) -> str:
+    """Model minus unigram on the same `<mask>` positions, with its 95 % interval."""
+
+    def draw(axes: Axes) -> None:
+        tokens = column(run.validation, "tokens")
+        low, high = (column(run.validation, f"mask_difference_{end}") for end in ("low", "high"))
+        axes.fill_between(tokens, low, high, color=GREEN, alpha=0.25, linewidth=0)
+        axes.plot(
+            tokens,
+            column(run.validation, "mask_difference"),
+            color=GREEN,
+            marker="s",
+            markersize=3.5,
+        )
+        axes.axhline(0.0, color=GREY, linestyle="--", linewidth=1.2)
+        axes.set_ylabel("nats a token")
+
+    return _plot(draw, "advantage", NARROW)
+
+
+def train_plot(run: Run, name: str, label: str, log: bool = False) -> str:
+    """One column of the training rows against tokens."""
+
+    def draw(axes: Axes) -> None:
+        x, y = _curve(run, name)
+        if name == "lr":
+            axes.plot(*thin(x, y), color=BLUE, linewidth=1.8)
+        else:
+            axes.plot(*thin(x, y), color=BLUE, alpha=0.3, linewidth=0.8)
+            axes.plot(*thin(x, smooth(y)), color=BLUE, linewidth=1.8)
+        if log and (y > 0).any():
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        if name == "tokens_per_s":
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
+        axes.set_ylabel(label)
+
+    return _plot(draw, name, NARROW)
+
+
+def probe_plot(results: Sequence[dict[str, Any]]) -> str:
+    """Scores by layer of the newest step of every task."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "probe"}):
+        return _svg(probe_figure(results, columns=2))
+
+
+def probe_steps_plot(results: Sequence[dict[str, Any]]) -> str:
+    """Score of the chosen layer against the step, a curve for each task."""
+
+    def draw(axes: Axes) -> None:
+        names = list(dict.fromkeys(result["task"] for result in results))
+        for name in names:
+            rows = sorted((r for r in results if r["task"] == name), key=lambda r: r["step"])
+            scores = [row["families"][0]["chosen"]["mcc"]["value"] for row in rows]
+            axes.plot(
+                [row["step"] for row in rows],
+                np.array(scores, float),
+                marker="o",
+                markersize=3.5,
+                label=name,
+            )
+        axes.set_xlabel("step")
+        axes.set_ylabel("MCC")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if len(names) <= 12:
+            axes.legend(fontsize=8, ncols=2)
+
+    return _plot(draw, "steps", WIDE, tokens=False)
+
+
+def _curve(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = column(run.train, "tokens"), column(run.train, name)
+    known = np.isfinite(x) & np.isfinite(y)
+    return x[known], y[known]
+
+
+def _frame_loss(axes: Axes, train: np.ndarray, run: Run) -> None:
+    """Frames what the run is about: the first steps, far above, would flatten everything."""
+    evaluated = [
+        column(run.validation, name) for name in ("loss", "mask_loss", "unigram_mask_loss")
+    ]
+    settled = np.concatenate([train[len(train) // 20 :], *evaluated])
+    settled = settled[np.isfinite(settled)]
+    if settled.size:
+        low, high = settled.min(), settled.max()
+        margin = max(0.08 * (high - low), 0.01)
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _plot(draw: Any, name: str, size: tuple[float, float], tokens: bool = True) -> str:
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(True)
+        if tokens:
+            axes.set_xlabel("tokens")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        draw(axes)
+        if tokens and axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right")
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    """The `<svg>` element alone: no prologue, no metadata, no address, scaling with the page."""
+    FigureCanvasSVG(figure)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    head, end, body = text.partition(">")
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    # In HTML an inline <svg> needs no namespace, and href no prefix.
+    body = body.replace("xlink:href", "href")
+    body = body.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
+    return f'<svg role="img" {box.group()}{end}{body}'.strip()

@@ -1,0 +1,199 @@
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nt_jax.errors import InputError
+from nt_jax.evaluation import probe as room
+from nt_jax.evaluation.loading import LoadedModel
+from nt_jax.evaluation.probe import default_layers, probe_model, read_results
+from nt_jax.evaluation.tasks import Audit, Split, Task
+
+TRAIN = 90
+
+
+def task(name: str = "toy", *, test: int = 50, shuffled: bool = False, classes: int = 2) -> Task:
+    """Classes that differ in their base composition, so any features can tell them apart."""
+    rng = np.random.default_rng(len(name))
+    count = TRAIN + test
+    labels = np.arange(count) % classes
+    weights = np.array([[9, 1, 1, 9], [1, 9, 9, 1], [9, 9, 1, 1]]) / 20
+    # 64 to 66 bases: one compiled shape.
+    sequences = tuple(
+        "".join(rng.choice(list("ACGT"), size=rng.integers(64, 67), p=weights[label]))
+        for label in labels
+    )
+    if shuffled:
+        labels = rng.permutation(labels)
+    audit = Audit({"toy.csv": count}, 0, 0, 0, 0, 0)
+    parts = Split(sequences[:TRAIN], labels[:TRAIN]), Split(sequences[TRAIN:], labels[TRAIN:])
+    names = tuple(str(label) for label in range(classes))
+    return Task(name, names, parts[0], parts[1] if test else None, audit)
+
+
+def run(loaded: LoadedModel, tasks: list[Task], out: pathlib.Path, **keywords: Any) -> list[dict]:
+    keywords = {"folds": 3, "progress": lambda text: None, **keywords}
+    return probe_model(loaded, tasks, out, checkpoint="runs/toy", **keywords)
+
+
+@pytest.fixture(scope="module")
+def results(loaded: LoadedModel, tmp_path_factory) -> tuple[pathlib.Path, list[dict[str, Any]]]:
+    out = tmp_path_factory.mktemp("probe")
+    tasks = [task(), task("shuffled", shuffled=True), task("folds3", test=0, classes=3)]
+    return out, run(loaded, tasks, out)
+
+
+def chosen(result: dict[str, Any], family: int) -> dict[str, Any]:
+    return result["families"][family]["chosen"]["mcc"]
+
+
+def test_a_separable_task_is_solved_and_shuffled_labels_are_not(results):
+    separable, shuffled, folds = results[1]
+    for family in range(3):
+        assert chosen(separable, family)["low"] > 0.6
+        assert chosen(folds, family)["value"] > 0.6
+        assert chosen(shuffled, family)["low"] < 0.2
+        assert chosen(separable, family)["low"] > chosen(shuffled, family)["high"]
+
+
+def test_a_result_holds_all_layers_and_all_controls(results):
+    for result in results[1]:
+        names = [family["name"] for family in result["families"]]
+        assert names == ["trained", "random init", "k-mers"]
+        units = [
+            [variant[family["unit"]] for variant in family["variants"]]
+            for family in result["families"]
+        ]
+        assert units == [[1, 2], [1, 2], [3, 6]]
+        assert [entry["against"] for entry in result["differences"]] == names[1:]
+        for entry in result["differences"]:
+            assert entry["mcc"]["low"] <= entry["mcc"]["value"] <= entry["mcc"]["high"]
+    assert [result["split"] for result in results[1]] == ["given", "given", "3-fold"]
+    assert [result["scored"] for result in results[1]] == [50, 50, 90]
+
+
+def test_the_layer_is_chosen_by_inner_cross_validation(results):
+    for result in results[1][:2]:
+        for family in result["families"]:
+            best = max(family["variants"], key=lambda variant: variant["inner_mcc"])
+            assert family["chosen"][family["unit"]] == [best[family["unit"]]]
+            assert family["chosen"]["mcc"] == best["mcc"]
+    for family in results[1][2]["families"]:
+        assert len(family["chosen"][family["unit"]]) == 3
+
+
+def test_files_are_written_and_tables_line_up(results):
+    out, found = results
+    assert read_results(out / "probe.json") == json.loads(json.dumps(found))
+    assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
+    text = (out / "probe.md").read_text()
+    assert "not by the scores shown" in text
+    assert not list(out.glob("*.tmp"))
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(line) for line in block.split("\n")}) == 1
+            columns = {
+                tuple(i for i, c in enumerate(line) if c == "|") for line in block.split("\n")
+            }
+            assert len(columns) == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_probe_goes_on_where_it_was(loaded, tmp_path, monkeypatch):
+    tasks = [task("first"), task("second")]
+
+    def killer(text: str) -> None:
+        if text.startswith("second: random init"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(loaded, tasks, tmp_path, progress=killer)
+    assert [entry["task"] for entry in read_results(tmp_path / "probe.json")] == ["first"]
+    # A write that was cut off leaves a file of another name.
+    (tmp_path / "probe.json.tmp").write_text('[{"task": "sec')
+
+    computed = count_computed(monkeypatch)
+    resumed = run(loaded, tasks, tmp_path)
+    assert computed == ["second"]
+    whole = run(loaded, tasks, tmp_path / "other")
+    for a, b in zip(resumed, whole, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def count_computed(monkeypatch) -> list[str]:
+    computed: list[str] = []
+    original = room._probe_task
+
+    def counting(loaded: LoadedModel, task: Task, *rest: Any) -> dict[str, Any]:
+        computed.append(task.name)
+        return original(loaded, task, *rest)
+
+    monkeypatch.setattr(room, "_probe_task", counting)
+    return computed
+
+
+def test_only_what_has_changed_is_computed_again(loaded, tmp_path, monkeypatch):
+    computed = count_computed(monkeypatch)
+    run(loaded, [task("a"), task("bb")], tmp_path, layers=[1])
+    run(loaded, [task("a"), task("bb")], tmp_path, layers=[1])
+    assert computed == ["a", "bb"]
+    run(loaded, [task("a")], tmp_path, layers=[2])
+    assert computed[2:] == ["a"]
+    # Other sequences under the same name.
+    changed = dataclasses.replace(task("bb"), train=task("bb").train.take(range(80)))
+    run(loaded, [changed], tmp_path, layers=[1])
+    assert computed[3:] == ["bb"]
+    # Another step stands beside the first.
+    later = dataclasses.replace(loaded, step=9)
+    run(later, [task("a")], tmp_path, layers=[2])
+    stored = read_results(tmp_path / "probe.json")
+    assert [(entry["task"], entry["step"]) for entry in stored] == [("a", 5), ("bb", 5), ("a", 9)]
+
+
+def test_probing_is_deterministic(loaded, tmp_path):
+    first, second = (
+        run(loaded, [task(test=0)], tmp_path / name, layers=[1])[0] for name in ("a", "b")
+    )
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "keywords", "message"),
+    [
+        ([], {}, "no task"),
+        ([task("a"), task("a")], {}, "two tasks are named 'a'"),
+        ([task()], {"layers": [3]}, "layer 3"),
+        ([task()], {"max_sequences": -1}, "max_sequences=-1"),
+        ([task(test=0)], {"folds": 1}, "at least 2"),
+        ([task(test=0)], {"folds": 46}, "ask for fewer folds"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(loaded, tmp_path, tasks, keywords, message):
+    with pytest.raises(InputError, match=message):
+        run(loaded, tasks, tmp_path, **keywords)
+
+
+@pytest.mark.parametrize("text", ["[{", '{"a": 1}'])
+def test_a_damaged_result_file_is_refused(loaded, tmp_path, text: str):
+    (tmp_path / "probe.json").write_text(text)
+    with pytest.raises(InputError, match="delete it to probe again"):
+        run(loaded, [task()], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [
+        (2, (1, 2)),
+        (12, tuple(range(1, 13))),
+        (22, (1, 3, 6, 8, 10, 13, 15, 17, 20, 22)),
+        (32, (1, 4, 8, 11, 15, 18, 22, 25, 29, 32)),
+    ],
+)
+def test_default_layers(depth: int, expected: tuple[int, ...]):
+    assert default_layers(depth) == expected

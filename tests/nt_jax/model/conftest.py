@@ -1,0 +1,70 @@
+"""Tiny models: two-base tokens, two layers, parameters drawn so that nothing is zero or one."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nt_jax.config import ModelConfig
+from nt_jax.model import factory
+from nt_jax.tokenizers import KmerTokenizer
+
+V1 = ModelConfig(
+    num_layers=2,
+    num_heads=4,
+    embed_dim=16,
+    ffn_dim=24,
+    positions="learned",
+    max_positions=32,
+    ffn_activation="gelu",
+    ffn_gated=False,
+    ffn_bias=True,
+    token_dropout=0.12,
+    embed_layer_norm=True,
+    embed_scale=1.5,
+)
+V2 = ModelConfig(num_layers=2, num_heads=4, embed_dim=16, ffn_dim=24, max_positions=2048)
+
+
+@functools.cache
+def build_model(config, tokenizer) -> factory.Model:
+    """`factory.build_model`, jitted: outside of jit a scan compiles operation by operation."""
+    model = factory.build_model(config, tokenizer)
+    return dataclasses.replace(
+        model,
+        init=jax.jit(model.init),
+        encode=jax.jit(model.encode),
+        head=jax.jit(model.head),
+        apply=jax.jit(model.apply, static_argnames=("layers", "attention")),
+    )
+
+
+def randomise(params, seed=0):
+    """Every parameter drawn anew: initial biases are zero and scales one, which hides errors."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        name = jax.tree_util.keystr(path)
+        size = 1.0 if "embed" in name else 0.4
+        return jnp.asarray(rng.normal(1.0 if "scale" in name else 0.0, size, x.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> KmerTokenizer:
+    return KmerTokenizer(k=2, vocabulary="v2")
+
+
+def batch(tokenizer, lengths, length, seed=0, masks=True) -> np.ndarray:
+    """int32[B, length]: rows of the given lengths, some `<mask>`, then pads."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(*tokenizer.kmer_ids, (len(lengths), length)).astype(np.int32)
+    if masks:
+        tokens[rng.random(tokens.shape) < 0.2] = tokenizer.mask_id
+    tokens[:, 0] = tokenizer.cls_id
+    tokens[np.arange(length) >= np.array(lengths)[:, None]] = tokenizer.pad_id
+    return tokens

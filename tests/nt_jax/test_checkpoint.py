@@ -1,0 +1,164 @@
+"""Checkpoints: bitwise round trip, flipped bytes, partial directories, other meshes."""
+
+import pathlib
+import random
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nt_jax import optim, sharding
+from nt_jax.checkpoint import (
+    Checkpoints,
+    CorruptedError,
+    _verify,
+    checksums,
+    committed_steps,
+    find_step,
+    parse_checkpoint,
+    restore_params,
+)
+from nt_jax.config import CheckpointConfig, Experiment, MeshConfig, ModelConfig, TokenizerConfig
+from nt_jax.errors import InputError
+from nt_jax.model.factory import build_model
+from nt_jax.step import init_state
+from nt_jax.tokenizers import KmerTokenizer
+
+EXPERIMENT = Experiment(
+    name="tiny",
+    model=ModelConfig(num_layers=2, num_heads=2, embed_dim=16, ffn_dim=32, max_positions=32),
+    tokenizer=TokenizerConfig(k=3),
+)
+
+
+def abstract_and_state(mesh_config: MeshConfig = MeshConfig(data=1), devices: int = 1):
+    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
+    model = build_model(EXPERIMENT.model, KmerTokenizer(k=3, vocabulary="v2"))
+    rule = optim.optimizer(EXPERIMENT.optim, 100)
+
+    def fresh():
+        return init_state(model, rule, 0)
+
+    shapes = jax.eval_shape(fresh)
+    placed = sharding.state_sharding(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
+    )
+    return abstract, jax.jit(fresh, out_shardings=placed)()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> pathlib.Path:
+    """A workdir with checkpoints 1, 2 and 3 that differ."""
+    workdir = tmp_path_factory.mktemp("workdir")
+    _, state = abstract_and_state()
+    saver = Checkpoints(workdir, CheckpointConfig(keep=3))
+    for step in (1, 2, 3):
+        params = jax.tree.map(lambda x, s=step: x + s, state.params)
+        saver.save(state._replace(step=jnp.int32(step), params=params), EXPERIMENT, {})
+        saver.wait()
+    saver.close()
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path) -> pathlib.Path:
+    shutil.copytree(saved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def restored(workdir, mesh=MeshConfig(data=1), devices=1):
+    abstract, state = abstract_and_state(mesh, devices)
+    saver = Checkpoints(workdir, CheckpointConfig(keep=3))
+    try:
+        return saver.restore(abstract), state
+    finally:
+        saver.close()
+
+
+@pytest.mark.parametrize(("mesh", "devices"), [((1, 1, 1), 1), ((2, 2, 2), 8), ((1, 8, 1), 8)])
+def test_restores_the_same_bits_on_any_mesh(workdir, mesh, devices):
+    config = MeshConfig(data=mesh[0], fsdp=mesh[1], tensor=mesh[2])
+    found, state = restored(workdir, config, devices)
+    assert int(found.step) == 3
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + 3), found.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, found.opt_state, state.opt_state)
+    spec = found.params["nt/block/ffn/fc1"]["w"].sharding.spec
+    assert tuple(spec) == (None, "fsdp" if 16 % mesh[1] == 0 else None, "tensor")
+
+
+def data_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files that hold array data: the larger ones of the key-value store."""
+    return [path for path in folder.rglob("d/*") if path.is_file() and path.stat().st_size > 500]
+
+
+def test_a_flipped_byte_falls_back_to_the_next_older_step_and_says_so(workdir, caplog):
+    step = workdir / "checkpoints" / "3" / "params"
+    for path in data_files(step):
+        content = bytearray(path.read_bytes())
+        content[random.Random(1).randrange(len(content) // 3, len(content) * 2 // 3)] ^= 0x10
+        path.write_bytes(content)
+    found, _ = restored(workdir)
+    assert int(found.step) == 2
+    assert "checkpoints/3 is damaged" in caplog.text
+    with pytest.raises(InputError, match=r"checkpoints/3: damaged checkpoint"):
+        restore_params(workdir)
+    assert restore_params(workdir, 2)[1] == 2
+
+
+def test_every_single_bit_counts():
+    tree = {"a": jnp.arange(12, dtype=jnp.float32).reshape(3, 4), "b": jnp.array([True, False])}
+    sums = checksums(tree)
+    _verify(tree, sums, "here")
+    for row in range(3):
+        for column in range(4):
+            for bit in (0, 13, 31):
+                bits = np.asarray(tree["a"]).view(np.uint32).copy()
+                bits[row, column] ^= np.uint32(1 << bit)
+                changed = {**tree, "a": jnp.asarray(bits.view(np.float32))}
+                with pytest.raises(CorruptedError, match="array a differs"):
+                    _verify(changed, sums, "here")
+    swapped = {**tree, "a": tree["a"][::-1]}
+    assert checksums(swapped)["a"] != sums["a"]
+
+
+def test_partial_and_empty_steps_are_never_read(workdir):
+    saves = workdir / "checkpoints"
+    (saves / "9").mkdir()
+    shutil.copytree(saves / "3", saves / "8")
+    (saves / "8" / "_CHECKPOINT_METADATA").unlink()
+    shutil.copytree(saves / "3", saves / "7")
+    shutil.rmtree(saves / "7" / "rest")
+    (saves / "10.orbax-checkpoint-tmp-0").mkdir()
+    assert committed_steps(saves) == [1, 2, 3]
+    assert find_step(workdir) == 3
+    found, _ = restored(workdir)
+    assert int(found.step) == 3
+    assert {entry.name for entry in saves.iterdir() if entry.is_dir()} == {"1", "2", "3"}
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(workdir):
+    for path in data_files(workdir / "checkpoints"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="all 3 checkpoints are damaged"):
+        restored(workdir)
+
+
+def test_retention_keeps_the_newest_and_the_milestones(tmp_path):
+    _, state = abstract_and_state()
+    saver = Checkpoints(tmp_path, CheckpointConfig(keep=2, keep_every=4))
+    for step in range(1, 8):
+        saver.save(state._replace(step=jnp.int32(step)), EXPERIMENT, {})
+    saver.close()
+    assert set(committed_steps(tmp_path / "checkpoints")) == {4, 6, 7}
+
+
+def test_names_of_checkpoints(workdir):
+    assert parse_checkpoint("run@20") == (pathlib.Path("run"), 20)
+    assert parse_checkpoint("a@b/run") == (pathlib.Path("a@b/run"), None)
+    with pytest.raises(InputError, match=r"@5: no such checkpoint; there are \[1, 2, 3\]"):
+        find_step(workdir, 5)
+    with pytest.raises(InputError, match="no committed checkpoint"):
+        find_step(workdir / "checkpoints")
