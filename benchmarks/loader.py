@@ -109,9 +109,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"{result['data']}, random access in training order, batches of {result['batch']} "
         f"sequences, 6-mers. {result['cpu_count']} CPU cores ({result['machine']}); the load "
-        f"average was {low} to {high} during the run, of which this benchmark makes 1 to 2: above that the "
-        "cores were shared with other work and the figures are lower bounds. Million tokens per "
-        "second, median (worst to best) of the repeats.",
+        f"average was {low} to {high} during the run, of which this benchmark makes 1 to 2: above "
+        "that the cores were shared with other work and the figures are lower bounds. Million "
+        "tokens per second, median (worst to best) of the repeats.",
         "",
         "| tokens a sequence | recipe | worker processes | M tokens/s | worst to best |",
         "|---:|---|---:|---:|---:|",

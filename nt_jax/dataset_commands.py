@@ -94,9 +94,7 @@ def trace(folder: pathlib.Path, step: int, row: int | None, as_json: bool) -> No
         raise InputError(f"--step {step}: the run has steps 1 to {train.steps}")
     if row is not None and not 0 <= row < train.global_batch:
         raise InputError(f"--row {row}: a batch has rows 0 to {train.global_batch - 1}")
-    tokenizer = KmerTokenizer(
-        k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary
-    )
+    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
     order = data.train_order(
         dataset, tokenizer, experiment.data, global_batch=train.global_batch, seed=train.seed
     )

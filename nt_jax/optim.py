@@ -16,8 +16,8 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     peak_lr * sqrt(warmup_steps / step) (FACTS, formula inferred).
     """
     warmup = config.warmup_steps
-    if warmup > steps and config.schedule in ("cosine", "wsd"):
-        raise ConfigError(f"optim.warmup_steps={warmup} exceeds train.steps={steps}")
+    if warmup >= steps and config.schedule in ("cosine", "wsd"):
+        raise ConfigError(f"optim.warmup_steps={warmup} leaves nothing of train.steps={steps}")
     rise = optax.linear_schedule(config.init_lr, config.peak_lr, max(warmup, 1))
 
     def inverse_square_root(count: jax.typing.ArrayLike) -> jax.typing.ArrayLike:

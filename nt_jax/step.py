@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from nt_jax.config import Experiment, MaskingConfig
 from nt_jax.masking import Masked, mask_tokens, row_keys
@@ -40,7 +40,7 @@ class EvalRows(NamedTuple):
 
 
 def init_state(
-    model: Model, optimizer: optax.GradientTransformation, seed: int | Int[Array, ""]
+    model: Model, optimizer: optax.GradientTransformation, seed: int | UInt32[Array, ""]
 ) -> TrainState:
     """Fresh state from the seed; jit it with out_shardings to build it sharded."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), 2**31 - 1))

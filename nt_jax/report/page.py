@@ -20,6 +20,13 @@ from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.workdir import write_atomically
 
 PAGE = "report.html"
+_LABELS = {
+    "dataset": "Dataset fingerprint",
+    "init_from": "Started from",
+    "versions": "Versions",
+    "git_revision": "Git revision",
+}
+"""Names of config.json's entries besides the experiment."""
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5d6673;
@@ -41,10 +48,12 @@ th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); tex
 table.numbers th:not(:first-child), table.numbers td:not(:first-child) { text-align: right;
   white-space: nowrap; }
 table.facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
+table.facts td { overflow-wrap: anywhere; }
 .plots { display: grid; gap: 1.2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-figure { margin: 0; } figure.wide { grid-column: 1 / -1; }
-svg { width: 100%; height: auto; color: var(--ink); }
+figure { margin: 0; min-width: 0; } figure > div { overflow-x: auto; }
+figure.wide { grid-column: 1 / -1; } figure.wide svg { min-width: 34rem; }
+svg { display: block; width: 100%; height: auto; color: var(--ink); }
 svg text { font-family: system-ui, sans-serif !important; }
 pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: .85rem;
   border-radius: .4rem; }
@@ -250,8 +259,8 @@ def _probes(run: Run) -> str:
     header += ["trained minus random init", "trained minus k-mers"]
     rows = []
     for result in latest(run.probes):
-        families = [format_score(family["chosen"]["mcc"]) for family in result["families"]]
-        differences = [format_score(entry["mcc"], "+") for entry in result["differences"]]
+        families = [_stacked(format_score(f["chosen"]["mcc"])) for f in result["families"]]
+        differences = [_stacked(format_score(d["mcc"], "+")) for d in result["differences"]]
         rows.append(
             [
                 html.escape(title(result)),
@@ -328,7 +337,7 @@ def _data(run: Run) -> str:
 
 def _configuration(run: Run) -> str:
     facts = [
-        (key.replace("_", " ").capitalize(), _plain(value))
+        (_LABELS.get(key, key), _plain(value))
         for key, value in run.record.items()
         if value is not None
     ]
@@ -345,6 +354,12 @@ def _plain(value: Any) -> str:
 def _number(row: dict[str, Any], name: str, form: str) -> str:
     value = row.get(name)
     return "–" if value is None else format(value, form)
+
+
+def _stacked(score: str) -> str:
+    """The interval under its value, so that the table fits a page."""
+    value, space, interval = score.partition(" ")
+    return f'{value}<br><span class="soft">{interval}</span>' if space else value
 
 
 def _section(heading: str, body: str) -> str:
@@ -371,4 +386,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _figure(svg: str, caption: str, wide: bool = False) -> str:
     kind = ' class="wide"' if wide else ""
-    return f"<figure{kind}>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure{kind}><div>{svg}</div><figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from nt_jax.evaluation.figure import probe_figure
 from nt_jax.report.record import Run, column
@@ -19,7 +19,7 @@ from nt_jax.report.record import Run, column
 BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#d97706", "#0d9f76", "#8b93a1"
 POINTS = 500
 """Points of one curve; longer runs are averaged down to it."""
-WIDE, NARROW = (9.0, 3.4), (5.4, 2.9)
+WIDE, NARROW = (9.0, 3.4), (4.5, 2.7)
 
 # Stand-ins that are exchanged for the page's own colours in the finished SVG.
 _INK, _GRID = "#010203", "#010204"
@@ -107,15 +107,19 @@ def advantage_plot(run: Run) -> str:
     """Model minus unigram on the same `<mask>` positions, with its 95 % interval."""
 
     def draw(axes: Axes) -> None:
-        tokens = column(run.validation, "tokens")
+        tokens, value = column(run.validation, "tokens"), column(run.validation, "mask_difference")
         low, high = (column(run.validation, f"mask_difference_{end}") for end in ("low", "high"))
         axes.fill_between(tokens, low, high, color=GREEN, alpha=0.25, linewidth=0)
-        axes.plot(
+        axes.errorbar(
             tokens,
-            column(run.validation, "mask_difference"),
+            value,
+            yerr=np.maximum([value - low, high - value], 0),
             color=GREEN,
             marker="s",
             markersize=3.5,
+            linewidth=1.4,
+            elinewidth=0.9,
+            capsize=2,
         )
         axes.axhline(0.0, color=GREY, linestyle="--", linewidth=1.2)
         axes.set_ylabel("nats a token")
@@ -135,6 +139,10 @@ def train_plot(run: Run, name: str, label: str, log: bool = False) -> str:
             axes.plot(*thin(x, smooth(y)), color=BLUE, linewidth=1.8)
         if log and (y > 0).any():
             axes.set_yscale("log")
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_major_formatter(plain)
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.yaxis.set_minor_formatter(plain)
         else:
             axes.set_ylim(bottom=0)
         if name == "tokens_per_s":
@@ -203,6 +211,8 @@ def _plot(draw: Any, name: str, size: tuple[float, float], tokens: bool = True) 
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         draw(axes)
+        if tokens:
+            axes.set_xlim(left=0)
         if tokens and axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right")
         return _svg(figure)

@@ -33,8 +33,8 @@ EXPERIMENT = Experiment(
 )
 
 
-def abstract_and_state(mesh_config: MeshConfig = MeshConfig(data=1), devices: int = 1):
-    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
+def abstract_and_state(mesh_config: MeshConfig | None = None, devices: int = 1):
+    mesh = sharding.make_mesh(mesh_config or MeshConfig(data=1), jax.devices()[:devices])
     model = build_model(EXPERIMENT.model, KmerTokenizer(k=3, vocabulary="v2"))
     rule = optim.optimizer(EXPERIMENT.optim, 100)
 
@@ -69,7 +69,7 @@ def workdir(saved, tmp_path) -> pathlib.Path:
     return tmp_path / "run"
 
 
-def restored(workdir, mesh=MeshConfig(data=1), devices=1):
+def restored(workdir, mesh=None, devices=1):
     abstract, state = abstract_and_state(mesh, devices)
     saver = Checkpoints(workdir, CheckpointConfig(keep=3))
     try:

@@ -36,8 +36,8 @@ def test_a_wrong_text_is_refused(change, message):
 def test_overrides_are_typed():
     changed = apply_overrides(
         BASE,
-        ["--optim.peak-lr", "3e-4", "--model.key-size=64", "--optim.name", "adamw"]
-        + ["--mesh.data", "-1", "--model.ffn-gated", "False", "--train.global_batch", "8"],
+        "--optim.peak-lr 3e-4 --model.key-size=64 --optim.name adamw --mesh.data -1 "
+        "--model.ffn-gated False --train.global_batch 8".split(),
     )
     assert changed.optim.peak_lr == 3e-4
     assert changed.optim.name == "adamw"
@@ -74,7 +74,8 @@ def test_the_table_names_every_override():
 def test_an_experiment_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from nt_jax.config import Experiment\n\ndef config():\n    return Experiment(name='mine')\n"
+        "from nt_jax.config import Experiment\n\n"
+        "def config():\n    return Experiment(name='mine')\n"
     )
     assert registry.find_experiment(str(path)).name == "mine"
     path.write_text("config = 3\n")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nt_jax.config import MaskingConfig
 from nt_jax import masking
+from nt_jax.config import MaskingConfig
 from nt_jax.masking import budget
 from nt_jax.tokenizers import KmerTokenizer
 

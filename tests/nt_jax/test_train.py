@@ -23,9 +23,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 def train(folder: pathlib.Path, workdir: str, *more: object) -> list[object]:
-    return ["pretrain", folder / "tiny.py", "--data", folder / "data"] + [
-        "--workdir", folder / workdir, *more,
-    ]  # fmt: skip
+    data = ["--data", folder / "data", "--workdir", folder / workdir]
+    return ["pretrain", folder / "tiny.py", *data, *more]
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,8 @@ def build_model(config, tokenizer) -> factory.Model:
     )
 
 
-def randomise(params, seed=0):
+@functools.cache
+def parameters(config, tokenizer, seed=0):
     """Every parameter drawn anew: initial biases are zero and scales one, which hides errors."""
     rng = np.random.default_rng(seed)
 
@@ -51,15 +52,19 @@ def randomise(params, seed=0):
         size = 1.0 if "embed" in name else 0.4
         return jnp.asarray(rng.normal(1.0 if "scale" in name else 0.0, size, x.shape), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, params)
+    abstract = jax.eval_shape(factory.build_model(config, tokenizer).init, jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, abstract)
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> KmerTokenizer:
-    return KmerTokenizer(k=2, vocabulary="v2")
+def outputs(config, tokenizer, tokens):
+    """Everything a model returns, as NumPy arrays; one compilation a config and shape."""
+    params = parameters(config, tokenizer)
+    layers = tuple(range(1, config.num_layers + 1))
+    model = build_model(config, tokenizer)
+    return jax.tree.map(np.asarray, model.apply(params, tokens, layers=layers, attention=True))
 
 
-def batch(tokenizer, lengths, length, seed=0, masks=True) -> np.ndarray:
+def batch(tokenizer, lengths, length=12, seed=0, masks=True) -> np.ndarray:
     """int32[B, length]: rows of the given lengths, some `<mask>`, then pads."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(*tokenizer.kmer_ids, (len(lengths), length)).astype(np.int32)
@@ -68,3 +73,8 @@ def batch(tokenizer, lengths, length, seed=0, masks=True) -> np.ndarray:
     tokens[:, 0] = tokenizer.cls_id
     tokens[np.arange(length) >= np.array(lengths)[:, None]] = tokenizer.pad_id
     return tokens
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> KmerTokenizer:
+    return KmerTokenizer(k=2, vocabulary="v2")

@@ -1,12 +1,11 @@
 """Attention maps against a computation by hand, head by head, in float64."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nt_jax.model.attention import dense_attention, fused_attention, key_bias
-from tests.nt_jax.model.conftest import V1, V2, batch, build_model, randomise
+from tests.nt_jax.model.conftest import V1, V2, batch, outputs, parameters
 
 
 def layer_norm(x, values, epsilon):
@@ -41,12 +40,11 @@ def head_map(params, embedding, real, config, head, positions):
 @pytest.fixture(scope="module")
 def first_layer(tokenizer):
     """v2 parameters, tokens, first-layer maps and the embedding (token rows: nothing is added)."""
-    model = build_model(V2, tokenizer)
-    params = randomise(model.init(jax.random.key(0)))
-    tokens = batch(tokenizer, (9, 6), 9)
-    maps = model.apply(params, tokens, layers=(1,), attention=True)["attention"][1]
+    params = parameters(V2, tokenizer)
+    tokens = batch(tokenizer, (12, 7), seed=1)
+    maps = outputs(V2, tokenizer, tokens)["attention"][1]
     embedding = np.float64(params["nt/embed/token"]["embeddings"])[tokens]
-    return params, tokens, np.asarray(maps), embedding
+    return params, tokens, maps, embedding
 
 
 def test_map_of_head_h_is_that_of_head_h(first_layer, tokenizer):
@@ -69,14 +67,12 @@ def test_maps_sum_to_one_and_never_look_at_pads(first_layer, tokenizer):
 
 
 def test_v1_has_no_rotation(tokenizer):
-    config = V1
-    model = build_model(config, tokenizer)
-    params = randomise(model.init(jax.random.key(0)))
-    tokens = batch(tokenizer, (7,), 7, masks=False)
-    maps = np.asarray(model.apply(params, tokens, layers=(1,), attention=True)["attention"][1])
+    config, params = V1, parameters(V1, tokenizer)
+    tokens = batch(tokenizer, (12, 12), masks=False)
+    maps = outputs(V1, tokenizer, tokens)["attention"][1]
     x = np.float64(params["nt/embed/token"]["embeddings"])[tokens] * config.embed_scale
     x = x * (1 - config.token_dropout)
-    x = x + np.float64(params["nt/embed/position"]["embeddings"])[2:9]
+    x = x + np.float64(params["nt/embed/position"]["embeddings"])[2:14]
     x = layer_norm(x, params["nt/embed/norm"], config.layer_norm_epsilon)
     real = np.ones_like(tokens, bool)
     expected = head_map(params, x, real, config, 2, None)
@@ -88,7 +84,7 @@ def test_library_attention_agrees_with_the_dense_one(dtype):
     rng = np.random.default_rng(0)
     query, key, value = (jnp.asarray(rng.normal(size=(2, 6, 3, 8)), dtype) for _ in range(3))
     tokens = np.array([[3, 6, 6, 6, 1, 1], [3, 6, 6, 6, 6, 6]], np.int32)
-    bias = key_bias(tokens, 1)
+    bias = key_bias(jnp.asarray(tokens), 1)
     assert bias.shape == (2, 1, 1, 6)
     dense = dense_attention(query, key, value, bias)
     library = fused_attention(query, key, value, bias, implementation="xla")

@@ -1,6 +1,7 @@
 """The pure functions of a model: dtypes, shapes, options that must change nothing, refusals."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from nt_jax.config import ConfigError
 from nt_jax.errors import InputError
 from nt_jax.model import factory
-from tests.nt_jax.model.conftest import V1, V2, batch, build_model, randomise
+from tests.nt_jax.model.conftest import V1, V2, batch, build_model, outputs, parameters
 
 
 @pytest.fixture(scope="module", params=[V1, V2], ids=["v1", "v2"])
@@ -21,12 +22,12 @@ def config(request):
 
 @pytest.fixture(scope="module")
 def params(config, tokenizer):
-    return randomise(build_model(config, tokenizer).init(jax.random.key(0)))
+    return parameters(config, tokenizer)
 
 
 @pytest.fixture(scope="module")
 def tokens(tokenizer):
-    return batch(tokenizer, (12, 9), 12)
+    return batch(tokenizer, (12, 9))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -45,10 +46,10 @@ def test_parameters_and_logits_are_float32_in_any_compute_dtype(config, tokenize
     assert {str(x.dtype) for x in jax.tree.leaves(gradients)} == {"float32"}
 
 
-def test_bfloat16_follows_float32(config, tokenizer, params, tokens):
-    half = build_model(dataclasses.replace(config, compute_dtype="bfloat16"), tokenizer)
-    exact = build_model(config, tokenizer).apply(params, tokens)["logits"]
-    error = np.abs(half.apply(params, tokens)["logits"] - exact)
+def test_bfloat16_follows_float32(tokenizer, tokens):
+    half = build_model(dataclasses.replace(V2, compute_dtype="bfloat16"), tokenizer)
+    exact = outputs(V2, tokenizer, tokens)["logits"]
+    error = np.abs(half.apply(parameters(V2, tokenizer), tokens)["logits"] - exact)
     assert 0 < error.max() < 0.1 * np.abs(exact).max()
 
 
@@ -77,13 +78,13 @@ def test_docstring_lists_every_parameter_with_its_shape(config, tokenizer):
     abstract = jax.eval_shape(build_model(config, tokenizer).init, jax.random.key(0))
     built = {(m, n): x.shape for m, named in abstract.items() for n, x in named.items()}
     assert built.items() <= listed.items()
-    optional = {name for name in listed.keys() - built.keys()}
+    optional = listed.keys() - built.keys()
     assert all("position" in m or "embed/norm" in m or n == "b" for m, n in optional)
 
 
 def test_initialisation_is_the_published_one(tokenizer):
     wide = dataclasses.replace(V1, embed_dim=64, ffn_dim=256)
-    params = build_model(wide, tokenizer).init(jax.random.key(0))
+    params = jax.jit(build_model(wide, tokenizer).init)(jax.random.key(0))
     limit = np.sqrt(3 * 2 / 64)
     for name in ("query", "key", "value", "out"):
         for array in params[f"nt/block/attention/{name}"].values():
@@ -104,20 +105,31 @@ def test_same_key_same_parameters(config, tokenizer):
     assert not np.array_equal(*(p["nt/head/logits"]["w"] for p in (first, other)))
 
 
-def test_options_do_not_change_the_logits(config, tokenizer, params, tokens):
-    model = build_model(config, tokenizer)
-    plain = model.apply(params, tokens)
-    assert plain["embeddings"] == plain["attention"] == {}
-    full = model.apply(params, tokens, layers=(2, 1), attention=True)
-    assert list(full["embeddings"]) == [1, 2] or list(full["embeddings"]) == [2, 1]
-    assert list(full["attention"]) == [2, 1]
-    np.testing.assert_allclose(full["logits"], plain["logits"], atol=1e-5)
-    first = model.apply(params, tokens, layers=(1,))
-    np.testing.assert_array_equal(first["logits"], plain["logits"])
-    np.testing.assert_allclose(first["embeddings"][1], full["embeddings"][1], atol=1e-5)
-    every = model.apply(params, tokens, attention=True)
+def test_options_do_not_change_the_logits(tokenizer, tokens):
+    model, params = build_model(V2, tokenizer), parameters(V2, tokenizer)
+    full = outputs(V2, tokenizer, tokens)
+    assert set(full["embeddings"]) == set(full["attention"]) == {1, 2}
+    plain, second = (model.apply(params, tokens, **o) for o in ({}, {"layers": (2, 1)}))
+    assert plain["embeddings"] == plain["attention"] == second["attention"] == {}
+    np.testing.assert_allclose(plain["logits"], full["logits"], atol=1e-5)
+    np.testing.assert_allclose(second["logits"], full["logits"], atol=1e-5)
     for layer in (1, 2):
-        np.testing.assert_array_equal(every["attention"][layer], full["attention"][layer])
+        np.testing.assert_allclose(
+            second["embeddings"][layer], full["embeddings"][layer], atol=1e-5
+        )
+
+
+def test_maps_of_all_layers_unless_layers_are_named(tokenizer, tokens):
+    model, params = factory.build_model(V2, tokenizer), parameters(V2, tokenizer)
+
+    def shapes(**options):
+        return jax.eval_shape(
+            lambda p, t: model.apply(p, t, attention=True, **options), params, tokens
+        )["attention"]
+
+    assert set(shapes()) == {1, 2}
+    assert set(shapes(layers=(2,))) == {2}
+    assert shapes()[1].shape == (2, 4, 12, 12)
 
 
 def test_nothing_is_stored_that_was_not_asked_for(tokenizer, tokens):
@@ -142,21 +154,21 @@ def test_last_embedding_is_the_heads_first_layer_norm(config, tokenizer, params,
     centred = hidden - hidden.mean(-1, keepdims=True)
     scaled = centred / np.sqrt(centred.var(-1, keepdims=True) + config.layer_norm_epsilon)
     expected = scaled * norm["scale"] + norm["offset"]
-    out = model.apply(params, tokens, layers=(config.num_layers,))
+    out = outputs(config, tokenizer, tokens)
     np.testing.assert_allclose(out["embeddings"][config.num_layers], expected, atol=1e-5)
 
 
 def test_head_at_selected_positions_equals_the_logits_there(config, tokenizer, params, tokens):
     model = build_model(config, tokenizer)
-    logits = model.apply(params, tokens)["logits"]
+    logits = outputs(config, tokenizer, tokens)["logits"]
     positions = np.array([[1, 5, 7], [2, 0, 8]])
     hidden = np.take_along_axis(np.asarray(model.encode(params, tokens)), positions[..., None], 1)
-    picked = np.take_along_axis(np.asarray(logits), positions[..., None], 1)
+    picked = np.take_along_axis(logits, positions[..., None], 1)
     np.testing.assert_allclose(model.head(params, hidden), picked, atol=1e-5)
 
 
-def test_logits_are_zero_at_pads_only(config, tokenizer, params, tokens):
-    logits = np.asarray(build_model(config, tokenizer).apply(params, tokens)["logits"])
+def test_logits_are_zero_at_pads_only(config, tokenizer, tokens):
+    logits = outputs(config, tokenizer, tokens)["logits"]
     pads = tokens == tokenizer.pad_id
     assert pads.any()
     assert not logits[pads].any()
@@ -165,24 +177,30 @@ def test_logits_are_zero_at_pads_only(config, tokenizer, params, tokens):
 
 def test_a_row_of_pads_alone_is_finite(config, tokenizer, params):
     model = build_model(config, tokenizer)
-    tokens = np.full((1, 4), tokenizer.pad_id, np.int32)
+    tokens = np.full((2, 12), tokenizer.pad_id, np.int32)
     assert np.isfinite(model.encode(params, tokens)).all()
 
 
+@functools.cache
+def loss_and_gradients(remat, tokenizer):
+    """Loss, gradients and program text of v1, whose blocks have every kind of parameter."""
+    model = factory.build_model(dataclasses.replace(V1, remat=remat), tokenizer)
+    tokens = batch(tokenizer, (12, 9))
+
+    def loss(params):
+        return jnp.mean(jnp.square(model.head(params, model.encode(params, tokens))))
+
+    params = parameters(V1, tokenizer)
+    program = jax.jit(jax.value_and_grad(loss)).trace(params)
+    return *program.lower().compile()(params), str(program.jaxpr)
+
+
 @pytest.mark.parametrize("policy", ["dots", "full"])
-def test_rematerialisation_changes_memory_not_gradients(config, tokenizer, params, tokens, policy):
-    def gradient(remat):
-        model = build_model(dataclasses.replace(config, remat=remat), tokenizer)
-
-        def loss(params):
-            return jnp.mean(jnp.square(model.head(params, model.encode(params, tokens))))
-
-        return jax.jit(jax.value_and_grad(loss)), str(jax.make_jaxpr(jax.grad(loss))(params))
-
-    (plain, program), (saving, remat_program) = gradient("none"), gradient(policy)
+def test_rematerialisation_changes_memory_not_gradients(tokenizer, policy):
+    loss, gradients, program = loss_and_gradients("none", tokenizer)
+    same_loss, same, saving_program = loss_and_gradients(policy, tokenizer)
     assert "remat" not in program
-    assert "remat" in remat_program
-    (loss, gradients), (same_loss, same) = plain(params), saving(params)
+    assert "remat" in saving_program
     np.testing.assert_allclose(loss, same_loss, rtol=1e-6)
     for left, right in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5 * max(1.0, np.abs(left).max()))
@@ -190,11 +208,11 @@ def test_rematerialisation_changes_memory_not_gradients(config, tokenizer, param
 
 def test_key_size_may_differ_from_width_over_heads(tokenizer, tokens):
     config = dataclasses.replace(V2, num_heads=3, key_size=6)
-    model = build_model(config, tokenizer)
-    params = model.init(jax.random.key(0))
+    model = factory.build_model(config, tokenizer)
+    params = jax.eval_shape(model.init, jax.random.key(0))
     assert params["nt/block/attention/query"]["w"].shape == (2, 16, 18)
     assert params["nt/block/attention/out"]["w"].shape == (2, 18, 16)
-    assert model.apply(params, tokens, attention=True)["attention"][1].shape == (2, 3, 12, 12)
+    assert jax.eval_shape(model.encode, params, tokens).shape == (2, 12, 16)
 
 
 def test_refuses_what_it_cannot_run(tokenizer):
@@ -208,4 +226,4 @@ def test_refuses_what_it_cannot_run(tokenizer):
         jax.eval_shape(model.encode, params, np.zeros((1, 33), np.int32))
     for layer in (0, 3):
         with pytest.raises(InputError, match=rf"layer {layer} does not exist.* 1 to 2"):
-            model.apply(params, np.zeros((1, 4), np.int32), layers=(layer,))
+            model.apply(params, np.zeros((2, 12), np.int32), layers=(layer,))
