@@ -119,9 +119,9 @@ def recipe(name: str) -> Recipe:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the known name most like `name`, or nothing."""
+    """` (did you mean 'x'?)` for the known name most like `name`, or nothing."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {found[0]!r}?" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def plan_windows(contig_length: int, recipe: Recipe) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +55,7 @@ def draw_probe(axes: Axes, result: dict[str, Any], metric: str = "mcc") -> None:
     axes.set_xlabel("layer")
     axes.set_ylabel(metric.upper())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
+    axes.grid(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -85,8 +86,9 @@ def probe_figure(results: Sequence[dict[str, Any]], columns: int = 3) -> Figure:
 
 def save_figure(results: Sequence[dict[str, Any]]) -> bytes:
     """The figure as PNG (150 dots an inch)."""
-    figure = probe_figure(results)
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    with matplotlib.rc_context({"grid.alpha": 0.3}):
+        figure = probe_figure(results)
+        FigureCanvasAgg(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

@@ -30,10 +30,10 @@ from nt_jax.evaluation.baselines import KMERS, kmer_frequencies
 from nt_jax.evaluation.classifier import Fit, Fold
 from nt_jax.evaluation.figure import save_figure
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
-from nt_jax.evaluation.summary import overview, to_markdown
+from nt_jax.evaluation.summary import RESULTS, overview, read_results, to_markdown
 from nt_jax.evaluation.tasks import Task, read_task, subsample
 
-RESULTS, TABLES, FIGURE = "probe.json", "probe.md", "probe.png"
+TABLES, FIGURE = "probe.md", "probe.png"
 DEFAULT_LAYERS = 10
 ALL_LAYERS_UP_TO = 12
 
@@ -163,19 +163,6 @@ def probe_model(
     _write_atomically(out / FIGURE, save_figure(stored))
     progress(f"{overview(results)}\nwritten: {out / TABLES}, {RESULTS}, {FIGURE}")
     return results
-
-
-def read_results(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Entries of a probe.json, none if there is no file; InputError when it is damaged."""
-    if not path.exists():
-        return []
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it to probe again") from error
-    if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
-        raise InputError(f"{path}: not a list of probe results; delete it to probe again")
-    return stored
 
 
 def _check(tasks: Sequence[Task], max_sequences: int) -> None:

@@ -266,11 +266,11 @@ def _token_dropout(values: Mapping[str, Any], where: str) -> float:
 
 
 def _tokenizer(k: Any, vocab_rows: int, where: str) -> TokenizerConfig:
-    rows = {name: KmerTokenizer(k=k, vocabulary=name).vocab_size for name in ("v1", "v2")}
-    for name, count in rows.items():
-        if count == vocab_rows:
-            return from_dict(TokenizerConfig, {"k": k, "vocabulary": name}, where)
-    raise InputError(
-        f"{where}: an embedding of {vocab_rows} rows fits no vocabulary of k_for_kmers={k} "
-        f"(v1 has {rows['v1']}, v2 has {rows['v2']})"
-    )
+    kinds = [from_dict(TokenizerConfig, {"k": k, "vocabulary": v}, where) for v in ("v1", "v2")]
+    rows = [KmerTokenizer(k=kind.k, vocabulary=kind.vocabulary).vocab_size for kind in kinds]
+    if vocab_rows not in rows:
+        raise InputError(
+            f"{where}: an embedding of {vocab_rows} rows fits no vocabulary of k_for_kmers={k} "
+            f"(v1 has {rows[0]}, v2 has {rows[1]})"
+        )
+    return kinds[rows.index(vocab_rows)]

@@ -39,6 +39,7 @@ from nt_jax.config import ConfigError, ModelConfig
 from nt_jax.model.attention import AttentionFunction, dense_attention
 from nt_jax.model.encoder import Vocabulary, encode, policy
 from nt_jax.model.heads import MaskedLMHead
+from nt_jax.model.layers import PARAM_DTYPE
 from nt_jax.tokenizers import KmerTokenizer
 
 Params = Any
@@ -65,59 +66,53 @@ class Model:
 
 
 def build_model(
-    model: ModelConfig,
-    tokenizer: KmerTokenizer,
-    attention: AttentionFunction = dense_attention,
+    model: ModelConfig, tokenizer: KmerTokenizer, attend: AttentionFunction = dense_attention
 ) -> Model:
-    """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together."""
+    """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together.
+
+    `attend` computes attention wherever no maps are asked for.
+    """
     _check(model)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad_id, tokenizer.mask_id)
 
-    def run_head(hidden: Array) -> tuple[Array, Array]:
+    def hidden_states(tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        return encode(model, vocabulary, attend, tokens)[0]
+
+    def head(hidden: Float[Array, "... D"]) -> tuple[Array, Array]:
+        hidden = policy(model).cast_to_compute(hidden)
         return MaskedLMHead(vocabulary.size, model.layer_norm_epsilon)(hidden)
 
-    def forward(
+    def everything(
         tokens: Int[Array, "B T"], layers: tuple[int, ...] = (), attention: bool = False
     ) -> dict[str, Any]:
-        layers = tuple(dict.fromkeys(layers))
         last = model.num_layers
-        mapped = (layers or tuple(range(1, last + 1))) if attention else ()
-        kept_layers = tuple(layer for layer in layers if layer != last)
-        hidden, kept = encode(model, vocabulary, attend, tokens, kept_layers, mapped)
-        logits, embedding = run_head(hidden)
-        embeddings = dict(zip(kept_layers, kept.get("embeddings", ()), strict=True))
-        if last in layers:
-            embeddings[last] = embedding
+        inner = tuple(layer for layer in dict.fromkeys(layers) if layer != last)
+        mapped = (tuple(dict.fromkeys(layers)) or tuple(range(1, last + 1))) if attention else ()
+        hidden, kept = encode(model, vocabulary, attend, tokens, inner, mapped)
+        logits, embedding = head(hidden)
+        embeddings = dict(zip(inner, kept.get("embeddings", ()), strict=True))
         return {
             "logits": jnp.where((tokens == vocabulary.pad_id)[..., None], 0.0, logits),
-            "embeddings": embeddings,
+            "embeddings": embeddings | ({last: embedding} if last in layers else {}),
             "attention": dict(zip(mapped, kept.get("attention", ()), strict=True)),
         }
 
-    attend = attention
-
     def functions() -> Any:
-        scoped = [
-            _in_scope(lambda tokens: encode(model, vocabulary, attend, tokens)[0]),
-            _in_scope(lambda hidden: run_head(policy(model).cast_to_compute(hidden))[0]),
-            _in_scope(forward),
-        ]
-        return scoped[2], scoped
+        template = _below_nt(everything)
+        return template, (_below_nt(hidden_states), _below_nt(lambda x: head(x)[0]), template)
 
     transformed = hk.multi_transform(functions)
-    run_encode, head, apply = (_without_key(function) for function in transformed.apply)
 
     def init(key: PRNGKeyArray) -> Params:
         params = transformed.init(key, jnp.full((1, 1), tokenizer.cls_id, jnp.int32))
-        wrong = {str(x.dtype) for x in jax.tree.leaves(params)} - {"float32"}
-        if wrong:
-            raise TypeError(f"parameters of dtype {wrong}: they must all be float32")
+        dtypes = {x.dtype for x in jax.tree.leaves(params)}
+        assert dtypes == {PARAM_DTYPE}, f"parameters must be float32, not {dtypes}"
         return params
 
-    return Model(init=init, encode=run_encode, head=head, apply=apply)
+    return Model(init, *map(_deterministic, transformed.apply))
 
 
-def _in_scope(function: Callable[..., Any]) -> Callable[..., Any]:
+def _below_nt(function: Callable[..., Any]) -> Callable[..., Any]:
     def scoped(*args: Any, **kwargs: Any) -> Any:
         with hk.name_scope("nt"):
             return function(*args, **kwargs)
@@ -125,11 +120,11 @@ def _in_scope(function: Callable[..., Any]) -> Callable[..., Any]:
     return scoped
 
 
-def _without_key(apply: Callable[..., Any]) -> Callable[..., Any]:
-    def deterministic(params: Params, *args: Any, **kwargs: Any) -> Any:
-        return apply(params, None, *args, **kwargs)
+def _deterministic(apply: Callable[..., Any]) -> Callable[..., Any]:
+    def pure(params: Params, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return apply(params, None, jnp.asarray(x), *args, **kwargs)
 
-    return deterministic
+    return pure
 
 
 def _check(model: ModelConfig) -> None:

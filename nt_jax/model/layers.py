@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-PARAM_DTYPE = jnp.float32
+PARAM_DTYPE = jnp.dtype(jnp.float32)
 
 
 class Linear(hk.Module):

@@ -2,7 +2,6 @@
 
 import html
 import pathlib
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from nt_jax.evaluation.summary import format_score, latest, title
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
 from nt_jax.report import plots
+from nt_jax.report.elements import STYLE, facts, figure, number, section, stacked, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
 from nt_jax.tokenizers import KmerTokenizer
@@ -27,38 +27,6 @@ _LABELS = {
     "git_revision": "Git revision",
 }
 """Names of config.json's entries besides the experiment."""
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5d6673;
-  --line: #d7dce2; --grid: #e3e7ec; --shade: #f5f7f9; --warn: #9a4a00; --warn-paper: #fff3e0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --paper: #14171b; --soft: #9aa4b1;
-  --line: #353c45; --grid: #2c323a; --shade: #1c2026; --warn: #ffc078; --warn-paper: #33240f; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { margin: .5rem 0; } .soft, figcaption { color: var(--soft); font-size: .9rem; }
-.warn { color: var(--warn); background: var(--warn-paper); padding: .6rem .8rem;
-  border-radius: .4rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-table.numbers th:not(:first-child), table.numbers td:not(:first-child) { text-align: right;
-  white-space: nowrap; }
-table.facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
-table.facts td { overflow-wrap: anywhere; }
-.plots { display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-figure { margin: 0; min-width: 0; } figure > div { overflow-x: auto; }
-figure.wide { grid-column: 1 / -1; } figure.wide svg { min-width: 34rem; }
-svg { display: block; width: 100%; height: auto; color: var(--ink); }
-svg text { font-family: system-ui, sans-serif !important; }
-pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: .85rem;
-  border-radius: .4rem; }
-summary { cursor: pointer; }
-"""
 
 
 def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -79,17 +47,17 @@ def render(run: Run) -> str:
         f"<h1>{name}</h1>",
         _state(run),
         *_warnings(run),
-        _section("In short", _facts(_headline(run))),
-        _section("Training", _training(run)),
-        _section("Validation", _validations(run)),
-        _section("Linear probes", _probes(run)),
-        _section("Data", _data(run)),
-        _section("Configuration", _configuration(run)),
+        section("In short", facts(_headline(run))),
+        section("Training", _training(run)),
+        section("Validation", _validations(run)),
+        section("Linear probes", _probes(run)),
+        section("Data", _data(run)),
+        section("Configuration", _configuration(run)),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: training report</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"<title>{name}: training report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
     )
@@ -134,16 +102,16 @@ def _headline(run: Run) -> list[tuple[str, str]]:
         rows += [
             (
                 "Validation loss",
-                f"{_number(last, 'loss', '.4f')} nats a token (perplexity "
-                f"{_number(last, 'perplexity', ',.0f')}), step {last['step']:,}",
+                f"{number(last, 'loss', '.4f')} nats a token (perplexity "
+                f"{number(last, 'perplexity', ',.0f')}), step {last['step']:,}",
             ),
             (
                 "On <mask> alone",
-                f"{_number(last, 'mask_loss', '.4f')}; unigram baseline "
-                f"{_number(last, 'unigram_mask_loss', '.4f')}",
+                f"{number(last, 'mask_loss', '.4f')}; unigram baseline "
+                f"{number(last, 'unigram_mask_loss', '.4f')}",
             ),
             ("Model minus unigram", _difference_text(last)),
-            ("Accuracy on <mask>", f"{_number(last, 'mask_accuracy', '.2%')}"),
+            ("Accuracy on <mask>", f"{number(last, 'mask_accuracy', '.2%')}"),
         ]
     speed, mfu = column(run.train, "tokens_per_s"), column(run.train, "mfu")
     if np.isfinite(speed).any():
@@ -181,7 +149,7 @@ def _difference_text(row: dict[str, Any]) -> str:
         verdict = "the model knows more than k-mer frequencies"
     if low > 0:
         verdict = "the model is behind k-mer frequencies"
-    value = _number(row, "mask_difference", "+.4f")
+    value = number(row, "mask_difference", "+.4f")
     return f"{value} [{low:+.4f}, {high:+.4f}] nats a token: {verdict}"
 
 
@@ -195,27 +163,27 @@ def _training(run: Run) -> str:
     if not run.train:
         return '<p class="soft">No training rows in metrics.jsonl yet: no curves.</p>'
     figures = [
-        _figure(
+        figure(
             plots.loss_plot(run),
             "Loss against tokens. The first steps may lie above the frame. The unigram line is "
             "the loss of k-mer frequencies on the same <mask> positions.",
-            wide=True,
+            width="page",
         )
     ]
     if np.isfinite(column(run.validation, "mask_difference")).any():
         figures.append(
-            _figure(
+            figure(
                 plots.advantage_plot(run),
                 "Model minus unigram on <mask>, 95 % interval over windows; below 0 is better.",
             )
         )
-    for name, label, caption, log in (
-        ("lr", "learning rate", "Learning rate.", False),
-        ("grad_norm", "gradient norm", "Global gradient norm before clipping.", True),
-        ("tokens_per_s", "tokens/s", "Throughput.", False),
+    for name, label, caption in (
+        ("lr", "learning rate", "Learning rate."),
+        ("grad_norm", "gradient norm", "Global gradient norm before clipping."),
+        ("tokens_per_s", "tokens/s", "Throughput."),
     ):
         if np.isfinite(column(run.train, name)).any():
-            figures.append(_figure(plots.train_plot(run, name, label, log), caption))
+            figures.append(figure(plots.train_plot(run, name, label), caption))
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
@@ -227,24 +195,24 @@ def _validations(run: Run) -> str:
     rows = []
     for split, evaluated in run.evaluations.items():
         for row in evaluated:
-            low, high = (_number(row, f"mask_difference_{end}", "+.4f") for end in ("low", "high"))
+            low, high = (number(row, f"mask_difference_{end}", "+.4f") for end in ("low", "high"))
             rows.append(
                 [
                     split,
                     f"{row['step']:,}",
                     tokens_text(row["tokens"]) if row.get("tokens") is not None else "–",
-                    _number(row, "loss", ".4f"),
-                    _number(row, "accuracy", ".2%"),
-                    _number(row, "mask_loss", ".4f"),
-                    _number(row, "unigram_mask_loss", ".4f"),
-                    f"{_number(row, 'mask_difference', '+.4f')} [{low}, {high}]",
+                    number(row, "loss", ".4f"),
+                    number(row, "accuracy", ".2%"),
+                    number(row, "mask_loss", ".4f"),
+                    number(row, "unigram_mask_loss", ".4f"),
+                    f"{number(row, 'mask_difference', '+.4f')} [{low}, {high}]",
                 ]
             )
     shown, older = rows[-8:], rows[:-8]
-    body = _table(header, shown)
+    body = table(header, shown)
     if older:
         body += f"<details><summary>{len(older)} earlier evaluations</summary>"
-        body += f"{_table(header, older)}</details>"
+        body += f"{table(header, older)}</details>"
     return body
 
 
@@ -256,11 +224,11 @@ def _probes(run: Run) -> str:
             f"{html.escape(str(run.folder / 'probe'))}</code></p>"
         )
     header = ["task", "step", "scored", "trained", "random init", "k-mers"]
-    header += ["trained minus random init", "trained minus k-mers"]
+    header += ["trained minus random init", "trained minus k&#8209;mers"]
     rows = []
     for result in latest(run.probes):
-        families = [_stacked(format_score(f["chosen"]["mcc"])) for f in result["families"]]
-        differences = [_stacked(format_score(d["mcc"], "+")) for d in result["differences"]]
+        families = [stacked(format_score(f["chosen"]["mcc"])) for f in result["families"]]
+        differences = [stacked(format_score(d["mcc"], "+")) for d in result["differences"]]
         rows.append(
             [
                 html.escape(title(result)),
@@ -270,14 +238,14 @@ def _probes(run: Run) -> str:
                 *differences,
             ]
         )
-    body = _table(header, rows) + (
+    body = table(header, rows) + (
         '<p class="soft">MCC [95 % bootstrap interval over the scored sequences]. The layer is '
         "chosen by cross-validation within the training sequences; differences are paired.</p>"
     )
-    figures = _figure(plots.probe_plot(run.probes), "Score by layer, newest step.", wide=True)
+    figures = figure(plots.probe_plot(run.probes), "Score by layer, newest step.", width="page")
     if len({result["step"] for result in run.probes}) > 1:
-        figures += _figure(
-            plots.probe_steps_plot(run.probes), "Chosen layer against the step.", wide=True
+        figures += figure(
+            plots.probe_steps_plot(run.probes), "Chosen layer against the step.", width="page"
         )
     return f'{body}<div class="plots">{figures}</div>'
 
@@ -293,9 +261,9 @@ def _data(run: Run) -> str:
     sources = card.get("sources", [])
     recipe = card.get("recipe", {})
     splits = card.get("splits", {})
-    facts = [("Kind", str(card.get("kind", "not stated")))]
+    rows = [("Kind", str(card.get("kind", "not stated")))]
     if recipe:
-        facts.append(
+        rows.append(
             (
                 "Recipe",
                 f"{recipe.get('name')}: windows of {recipe.get('length'):,} bases, stride "
@@ -303,25 +271,25 @@ def _data(run: Run) -> str:
             )
         )
     if splits:
-        facts.append(("Windows", ", ".join(f"{key} {n:,}" for key, n in splits.items())))
+        rows.append(("Windows", ", ".join(f"{key} {n:,}" for key, n in splits.items())))
     if sources:
         bases = sum(source.get("bases", 0) for source in sources)
-        facts.append(("Sources", f"{len(sources):,} files, {bases:,} bases"))
+        rows.append(("Sources", f"{len(sources):,} files, {bases:,} bases"))
     held_out = [
         f"{split}: {', '.join(card[split])}" for split in ("validation", "test") if card.get(split)
     ]
     if held_out:
-        facts.append(("Held out", "; ".join(held_out)))
+        rows.append(("Held out", "; ".join(held_out)))
     dropped = {key: n for key, n in card.get("dropped", {}).items() if n}
     if dropped:
         texts = (f"{key.replace('_', ' ')} {n:,}" for key, n in dropped.items())
-        facts.append(("Dropped", ", ".join(texts)))
+        rows.append(("Dropped", ", ".join(texts)))
     for key, label in (("licence", "Licence"), ("notes", "Notes"), ("fingerprint", "Fingerprint")):
         if card.get(key):
-            facts.append((label, str(card[key])))
-    body = _facts(facts)
+            rows.append((label, str(card[key])))
+    body = facts(rows)
     if sources:
-        rows = [
+        cells = [
             [
                 html.escape(str(source.get("name", "–"))),
                 f"{source.get('contigs', 0):,}",
@@ -330,60 +298,22 @@ def _data(run: Run) -> str:
             ]
             for source in sources
         ]
-        table = _table(["source", "contigs", "bases", "GC"], rows)
-        body += f"<details><summary>All sources</summary>{table}</details>"
+        listed = table(["source", "contigs", "bases", "GC"], cells)
+        body += f"<details><summary>All sources</summary>{listed}</details>"
     return body
 
 
 def _configuration(run: Run) -> str:
-    facts = [
+    rows = [
         (_LABELS.get(key, key), _plain(value))
         for key, value in run.record.items()
         if value is not None
     ]
     config = html.escape(to_json(run.experiment))
-    return _facts(facts) + f"<details><summary>Every setting</summary><pre>{config}</pre></details>"
+    return facts(rows) + f"<details><summary>Every setting</summary><pre>{config}</pre></details>"
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return str(value)
-
-
-def _number(row: dict[str, Any], name: str, form: str) -> str:
-    value = row.get(name)
-    return "–" if value is None else format(value, form)
-
-
-def _stacked(score: str) -> str:
-    """The interval under its value, so that the table fits a page."""
-    value, space, interval = score.partition(" ")
-    return f'{value}<br><span class="soft">{interval}</span>' if space else value
-
-
-def _section(heading: str, body: str) -> str:
-    return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>"
-
-
-def _facts(rows: Iterable[tuple[str, str]]) -> str:
-    lines = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>'
-        for name, text in rows
-    )
-    return f'<div class="scroll"><table class="facts">{lines}</table></div>'
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML already."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _figure(svg: str, caption: str, wide: bool = False) -> str:
-    kind = ' class="wide"' if wide else ""
-    return f"<figure{kind}><div>{svg}</div><figcaption>{html.escape(caption)}</figcaption></figure>"

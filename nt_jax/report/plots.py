@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from nt_jax.evaluation.figure import probe_figure
+from nt_jax.evaluation.summary import title
 from nt_jax.report.record import Run, column
 
 BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#d97706", "#0d9f76", "#8b93a1"
@@ -41,7 +42,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def tokens_text(count: float) -> str:
+def tokens_text(count: float | int) -> str:
     """`0`, `512K`, `1.5M`, `300B`: powers of 1000, three digits."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(count) >= size:
@@ -127,8 +128,8 @@ def advantage_plot(run: Run) -> str:
     return _plot(draw, "advantage", NARROW)
 
 
-def train_plot(run: Run, name: str, label: str, log: bool = False) -> str:
-    """One column of the training rows against tokens."""
+def train_plot(run: Run, name: str, label: str) -> str:
+    """One column of the training rows against tokens; gradient norms on a log scale."""
 
     def draw(axes: Axes) -> None:
         x, y = _curve(run, name)
@@ -137,11 +138,11 @@ def train_plot(run: Run, name: str, label: str, log: bool = False) -> str:
         else:
             axes.plot(*thin(x, y), color=BLUE, alpha=0.3, linewidth=0.8)
             axes.plot(*thin(x, smooth(y)), color=BLUE, linewidth=1.8)
-        if log and (y > 0).any():
+        if name == "grad_norm" and (y > 0).any():
             axes.set_yscale("log")
             plain = FuncFormatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_major_formatter(plain)
-            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0), numticks=20))
             axes.yaxis.set_minor_formatter(plain)
         else:
             axes.set_ylim(bottom=0)
@@ -162,9 +163,9 @@ def probe_steps_plot(results: Sequence[dict[str, Any]]) -> str:
     """Score of the chosen layer against the step, a curve for each task."""
 
     def draw(axes: Axes) -> None:
-        names = list(dict.fromkeys(result["task"] for result in results))
+        names = list(dict.fromkeys(title(result) for result in results))
         for name in names:
-            rows = sorted((r for r in results if r["task"] == name), key=lambda r: r["step"])
+            rows = sorted((r for r in results if title(r) == name), key=lambda r: r["step"])
             scores = [row["families"][0]["chosen"]["mcc"]["value"] for row in rows]
             axes.plot(
                 [row["step"] for row in rows],
@@ -173,13 +174,12 @@ def probe_steps_plot(results: Sequence[dict[str, Any]]) -> str:
                 markersize=3.5,
                 label=name,
             )
-        axes.set_xlabel("step")
         axes.set_ylabel("MCC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if len(names) <= 12:
             axes.legend(fontsize=8, ncols=2)
 
-    return _plot(draw, "steps", WIDE, tokens=False)
+    return _plot(draw, "steps", WIDE, x="step")
 
 
 def _curve(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -201,19 +201,18 @@ def _frame_loss(axes: Axes, train: np.ndarray, run: Run) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _plot(draw: Any, name: str, size: tuple[float, float], tokens: bool = True) -> str:
+def _plot(draw: Any, name: str, size: tuple[float, float], x: str = "tokens") -> str:
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(True)
-        if tokens:
-            axes.set_xlabel("tokens")
+        axes.set_xlabel(x)
+        if x == "tokens":
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         draw(axes)
-        if tokens:
-            axes.set_xlim(left=0)
-        if tokens and axes.get_legend_handles_labels()[0]:
+        axes.set_xlim(left=0)
+        if x == "tokens" and axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right")
         return _svg(figure)
 

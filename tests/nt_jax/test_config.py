@@ -36,8 +36,19 @@ def test_a_wrong_text_is_refused(change, message):
 def test_overrides_are_typed():
     changed = apply_overrides(
         BASE,
-        "--optim.peak-lr 3e-4 --model.key-size=64 --optim.name adamw --mesh.data -1 "
-        "--model.ffn-gated False --train.global_batch 8".split(),
+        [
+            "--optim.peak-lr",
+            "3e-4",
+            "--model.key-size=64",
+            "--optim.name",
+            "adamw",
+            "--mesh.data",
+            "-1",
+            "--model.ffn-gated",
+            "False",
+            "--train.global_batch",
+            "8",
+        ],
     )
     assert changed.optim.peak_lr == 3e-4
     assert changed.optim.name == "adamw"

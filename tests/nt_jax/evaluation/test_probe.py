@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from nt_jax.errors import InputError
 from nt_jax.evaluation import probe as room
-from nt_jax.evaluation.loading import LoadedModel
-from nt_jax.evaluation.probe import default_layers, probe_model, read_results
+from nt_jax.evaluation.loading import LoadedModel, random_like
+from nt_jax.evaluation.probe import default_layers, probe_model
+from nt_jax.evaluation.summary import read_results
 from nt_jax.evaluation.tasks import Audit, Split, Task
 
 TRAIN = 90
@@ -109,37 +111,39 @@ def test_a_killed_probe_goes_on_where_it_was(loaded, tmp_path, monkeypatch):
     tasks = [task("first"), task("second")]
 
     def killer(text: str) -> None:
-        if text.startswith("second: random init"):
+        if text.startswith("second: random init, layer 1"):
             raise Killed
 
     with pytest.raises(Killed):
-        run(loaded, tasks, tmp_path, progress=killer)
+        run(loaded, tasks, tmp_path, layers=[1], progress=killer)
     assert [entry["task"] for entry in read_results(tmp_path / "probe.json")] == ["first"]
     # A write that was cut off leaves a file of another name.
     (tmp_path / "probe.json.tmp").write_text('[{"task": "sec')
 
-    computed = count_computed(monkeypatch)
-    resumed = run(loaded, tasks, tmp_path)
+    computed = spy(monkeypatch, room._probe_task)
+    resumed = run(loaded, tasks, tmp_path, layers=[1])
     assert computed == ["second"]
-    whole = run(loaded, tasks, tmp_path / "other")
-    for a, b in zip(resumed, whole, strict=True):
-        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert (tmp_path / "probe.md").exists()
+    never_killed = run(loaded, tasks[1:], tmp_path / "other", layers=[1])
+    assert {**resumed[1], "seconds": 0} == {**never_killed[0], "seconds": 0}
 
 
-def count_computed(monkeypatch) -> list[str]:
+def spy(monkeypatch, answer: Callable[..., dict[str, Any]]) -> list[str]:
+    """Names of the tasks that are computed from now on, with `answer` doing it."""
     computed: list[str] = []
-    original = room._probe_task
 
-    def counting(loaded: LoadedModel, task: Task, *rest: Any) -> dict[str, Any]:
+    def compute(loaded: LoadedModel, task: Task, *rest: Any) -> dict[str, Any]:
         computed.append(task.name)
-        return original(loaded, task, *rest)
+        return answer(loaded, task, *rest)
 
-    monkeypatch.setattr(room, "_probe_task", counting)
+    monkeypatch.setattr(room, "_probe_task", compute)
     return computed
 
 
-def test_only_what_has_changed_is_computed_again(loaded, tmp_path, monkeypatch):
-    computed = count_computed(monkeypatch)
+def test_only_what_has_changed_is_computed_again(loaded, results, tmp_path, monkeypatch):
+    key = {"task", "step", "parameters", "fingerprint", "settings", "checkpoint", "seconds"}
+    answer = {name: value for name, value in results[1][0].items() if name not in key}
+    computed = spy(monkeypatch, lambda *rest: dict(answer))
     run(loaded, [task("a"), task("bb")], tmp_path, layers=[1])
     run(loaded, [task("a"), task("bb")], tmp_path, layers=[1])
     assert computed == ["a", "bb"]
@@ -149,18 +153,15 @@ def test_only_what_has_changed_is_computed_again(loaded, tmp_path, monkeypatch):
     changed = dataclasses.replace(task("bb"), train=task("bb").train.take(range(80)))
     run(loaded, [changed], tmp_path, layers=[1])
     assert computed[3:] == ["bb"]
-    # Another step stands beside the first.
-    later = dataclasses.replace(loaded, step=9)
-    run(later, [task("a")], tmp_path, layers=[2])
+    # Other parameters at the same step: a run that was started anew.
+    run(random_like(loaded, 1), [task("a")], tmp_path, layers=[2])
+    run(dataclasses.replace(random_like(loaded, 1), step=5), [task("a")], tmp_path, layers=[2])
+    assert computed[4:] == ["a", "a"]
+    # Another step stands beside the others.
+    run(dataclasses.replace(loaded, step=9), [task("a")], tmp_path, layers=[2])
     stored = read_results(tmp_path / "probe.json")
-    assert [(entry["task"], entry["step"]) for entry in stored] == [("a", 5), ("bb", 5), ("a", 9)]
-
-
-def test_probing_is_deterministic(loaded, tmp_path):
-    first, second = (
-        run(loaded, [task(test=0)], tmp_path / name, layers=[1])[0] for name in ("a", "b")
-    )
-    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    steps = [("bb", 5), ("a", 0), ("a", 5), ("a", 9)]
+    assert [(entry["task"], entry["step"]) for entry in stored] == steps
 
 
 @pytest.mark.parametrize(
