@@ -20,6 +20,8 @@ from nt_jax.report.record import Run, column
 BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#d97706", "#0d9f76", "#8b93a1"
 POINTS = 500
 """Points of one curve; longer runs are averaged down to it."""
+MARKERS = 120
+"""Points of one curve with markers."""
 WIDE, NARROW = (9.0, 3.4), (4.5, 2.7)
 
 # Stand-ins that are exchanged for the page's own colours in the finished SVG.
@@ -86,10 +88,10 @@ def loss_plot(run: Run) -> str:
             ("loss", ORANGE, "o", "validation"),
             ("mask_loss", GREEN, "s", "validation, <mask> only"),
         ):
-            values = column(rows, name)
-            if np.isfinite(values).any():
+            known_tokens, values = thin(tokens, column(rows, name), MARKERS)
+            if len(values):
                 axes.plot(
-                    tokens, values, color=colour, marker=marker, markersize=4, label=label,
+                    known_tokens, values, color=colour, marker=marker, markersize=4, label=label,
                     linewidth=1.4,
                 )  # fmt: skip
         unigram = column(rows, "unigram_mask_loss")
@@ -108,8 +110,10 @@ def advantage_plot(run: Run) -> str:
     """Model minus unigram on the same `<mask>` positions, with its 95 % interval."""
 
     def draw(axes: Axes) -> None:
-        tokens, value = column(run.validation, "tokens"), column(run.validation, "mask_difference")
-        low, high = (column(run.validation, f"mask_difference_{end}") for end in ("low", "high"))
+        rows = [row for row in run.validation if row.get("mask_difference_low") is not None]
+        names = ("mask_difference", "mask_difference_low", "mask_difference_high")
+        curves = [thin(column(rows, "tokens"), column(rows, name), MARKERS) for name in names]
+        tokens, (value, low, high) = curves[0][0], (curve for _, curve in curves)
         axes.fill_between(tokens, low, high, color=GREEN, alpha=0.25, linewidth=0)
         axes.errorbar(
             tokens,

@@ -248,6 +248,7 @@ def test_a_folder_that_is_no_workdir_is_refused(tmp_path):
 def test_long_runs_stay_small(tmp_path):
     folder = workdir(tmp_path / "run")
     write_rows(folder, rows(60_000))
+    assert len(rows(60_000)) == 6600
     assert write_report(folder).stat().st_size < 600_000
 
 
