@@ -19,7 +19,7 @@ install: .venv/.installed
 demo: install
 	$(BIN)/python -m data_pipelines.simulate --out $(DEMO)/simulated
 	$(BIN)/nt-jax data build fasta --fasta $(DEMO)/simulated/genome.fa --out $(DEMO)/dataset \
-	  --recipe window=1536,stride=768,jitter=0 --validation sim_chr5 --test sim_chr6 --kind simulated
+	  --recipe window=1536,stride=768,jitter=0 --validation chr5 --test chr6 --kind simulated
 	$(BIN)/nt-jax pretrain experiments/demo.py --data $(DEMO)/dataset --workdir $(DEMO)/run
 	$(BIN)/nt-jax probe --checkpoint $(DEMO)/run --task $(DEMO)/simulated/tasks/promoters \
 	  --out $(DEMO)/run/probe --max-sequences 600

@@ -18,7 +18,7 @@ def config() -> Experiment:
         model=model,
         tokenizer=tokenizer,
         data=DataConfig(recipe="window=1536,stride=768,jitter=0", sequence_length=128),
-        optim=OptimConfig(schedule="cosine", init_lr=0.0, peak_lr=2e-3, warmup_steps=50),
+        optim=OptimConfig(schedule="cosine", init_lr=0.0, peak_lr=1e-3, warmup_steps=50),
         train=TrainConfig(
             steps=600, global_batch=8, head_init="unigram", eval_every=100, eval_windows=128
         ),

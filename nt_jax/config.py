@@ -64,6 +64,9 @@ class ModelConfig:
     """Share of `<mask>` expected in training (v1: 0.12); 0 switches ESM's token dropout off."""
     embed_scale: float = 1.0
     """Factor on the token embeddings."""
+    embed_init_std: float = 1.0
+    """Standard deviation of fresh embeddings: 1 is Haiku's default and the reference's; with 0.02
+    a small model reads the context from its first steps on (docs/first_result.md)."""
     embed_layer_norm: bool = False
     """LayerNorm after the embedding."""
     layer_norm_epsilon: float = 1e-5

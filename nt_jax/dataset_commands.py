@@ -29,7 +29,7 @@ def build(
     if not fastas:
         raise InputError("nt-jax data build fasta: name at least one file with --fasta")
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
 
         def tell(done: int, total: int, text: str) -> None:
@@ -106,13 +106,16 @@ def trace(folder: pathlib.Path, step: int, row: int | None, as_json: bool) -> No
         window = dataset.window("train", ref.index)
         tokens = data.crop(window["sequence"], ref, tokenizer, experiment.data.sequence_length)
         bases = tokenizer.decode(tokens)
+        # The context's bases; Ns take a token each, so fewer may be read, from the strand's start.
         start = window["start"] + ref.offset
+        end = start + (experiment.data.sequence_length - 1) * tokenizer.k
+        start, end = (end - len(bases), end) if ref.reverse else (start, start + len(bases))
         found = {
             "row": number,
             "source": window["source"],
             "contig": window["contig"],
             "start": start,
-            "end": start + len(bases),
+            "end": end,
             "strand": "-" if ref.reverse else "+",
             "haplotype": None,
             "epoch": ref.epoch,

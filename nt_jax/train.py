@@ -31,6 +31,8 @@ from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
 
 FINISHED, PREEMPTED = 0, 75
 LOGITS = "nt/head/logits"
+# Fields of a model that another model may have and still take over its weights.
+_NOT_IN_WEIGHTS = ("compute_dtype", "remat", "token_dropout", "rope_rescale", "embed_init_std")
 
 
 class DivergedError(RuntimeError):
@@ -267,13 +269,13 @@ def _validation(
     log_probabilities: np.ndarray,
     eval_step: Callable[..., Any],
     place: Callable[[np.ndarray], jax.Array],
-) -> Callable[[Any], dict[str, float]] | None:
+) -> Callable[[Any], dict[str, int | float]] | None:
     """Function from parameters to the validation row; None without a validation split."""
     if not dataset.splits.get("validation"):
         return None
     unigram = jnp.asarray(log_probabilities)
 
-    def run(params: Any) -> dict[str, float]:
+    def run(params: Any) -> dict[str, int | float]:
         batches = data.eval_batches(
             dataset,
             tokenizer,
@@ -298,7 +300,8 @@ def _foreign_params(init_from: str, experiment: Experiment, placed: Any) -> Any:
             key
             for key in mine
             if mine[key] != theirs[key]
-            and key not in ("compute_dtype", "remat", "token_dropout", "rope_rescale")
+            and key
+            not in ("compute_dtype", "remat", "token_dropout", "rope_rescale", "embed_init_std")
         ]
         if differing:
             key = differing[0]
@@ -319,7 +322,7 @@ def _announce(
     bar.say(f"{experiment.name}: {size:,} parameters, {axes} on {device}; {begin}")
 
 
-def _validation_line(step: int, row: dict[str, float]) -> str:
+def _validation_line(step: int, row: dict[str, int | float]) -> str:
     return (
         f"step {step}: validation loss {row['loss']:.4f}, on <mask> {row['mask_loss']:.4f} "
         f"(unigram {row['unigram_mask_loss']:.4f}, difference {row['mask_difference']:+.4f} "

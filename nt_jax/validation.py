@@ -34,17 +34,17 @@ def validate(
     params: Any,
     batches: Iterable[tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B"], Int[np.ndarray, "B"]]],
     unigram: jax.Array,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Runs the eval step over all batches of (tokens, valid, window number) and summarises."""
     kept: list[EvalRows] = []
     for tokens, valid, index in batches:
         numbers = place(index.astype(np.int32))
         rows = eval_step(params, place(tokens), place(valid), numbers, unigram)
         kept.append(jax.tree.map(lambda x, keep=valid: np.asarray(x, np.float64)[keep], rows))
-    return summarise(EvalRows(*(np.concatenate(column) for column in zip(*kept, strict=True))))
+    return summarise(jax.tree.map(lambda *parts: np.concatenate(parts), *kept))
 
 
-def summarise(rows: EvalRows) -> dict[str, float]:
+def summarise(rows: EvalRows) -> dict[str, int | float]:
     """Losses in nats a token, over all selected positions and over `<mask>` positions alone.
 
     `mask_difference` is model minus unigram on the same `<mask>` positions, with the 95 %

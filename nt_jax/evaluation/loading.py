@@ -49,13 +49,13 @@ class LoadedModel:
 
     def apply(
         self,
-        tokens: Int[np.ndarray | Array, "B T"],
+        tokens: np.ndarray | Array,
         layers: Sequence[int] = (),
         attention: bool = False,
     ) -> dict[str, Any]:
         """Logits and what else is asked for; compiled once for each shape and choice of layers.
 
-        Returns {"logits": float32 [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's
+        `tokens` are integers [B, T], padded with `<pad>` at the end. Returns {"logits": float32 [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's
         is the output of the head's first LayerNorm), "attention": {layer: [B, H, T, T]} (query,
         key) of `layers`, or of all layers when none is named}. Raises InputError for token ids
         outside the vocabulary, more than `max_positions` tokens or an unknown layer.

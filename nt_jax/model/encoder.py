@@ -44,8 +44,9 @@ def embed_tokens(
     config: ModelConfig, vocabulary: Vocabulary, tokens: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Token (and learned position) embeddings with ESM's token dropout, in the compute dtype."""
+    std = config.embed_init_std
     with hk.name_scope("embed"):
-        x = Embed(vocabulary.size, config.embed_dim, name="token")(tokens)
+        x = Embed(vocabulary.size, config.embed_dim, std, name="token")(tokens)
         if config.embed_scale != 1.0:
             x *= config.embed_scale
         real = tokens != vocabulary.pad_id
@@ -59,7 +60,7 @@ def embed_tokens(
         if config.positions == "learned":
             rows = config.max_positions + vocabulary.pad_id + 1
             index = jnp.cumsum(real, axis=1) * real + vocabulary.pad_id
-            x += Embed(rows, config.embed_dim, name="position")(index)
+            x += Embed(rows, config.embed_dim, std, name="position")(index)
         if config.embed_layer_norm:
             x = LayerNorm(config.layer_norm_epsilon, name="norm")(x)
     return policy(config).cast_to_compute(x)
@@ -136,6 +137,7 @@ def encode(
         }
         return (x, kept), None
 
+    # No unrolling: all 4 layers of nano unrolled saved a median 4 % of a CPU training step.
     stack = hk.layer_stack(config.num_layers, with_per_layer_inputs=True, name="block")
     (x, kept), _ = stack(step)((x, kept), rows)
     return x, kept

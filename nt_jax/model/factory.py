@@ -128,6 +128,9 @@ def _deterministic(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(model: ModelConfig) -> None:
+    for name in ("num_layers", "num_heads", "embed_dim", "ffn_dim", "max_positions"):
+        if getattr(model, name) < 1:
+            raise ConfigError(f"model.{name}={getattr(model, name)} must be 1 or more")
     if model.key_size is None and model.embed_dim % model.num_heads:
         raise ConfigError(
             f"model.embed_dim={model.embed_dim} does not divide by model.num_heads="

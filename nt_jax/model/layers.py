@@ -67,11 +67,11 @@ class LayerNorm(hk.Module):
 
 
 class Embed(hk.Module):
-    """Table lookup; the table starts as a truncated normal of standard deviation 1 (Haiku's)."""
+    """Table lookup; the table starts as a truncated normal of the given standard deviation."""
 
-    def __init__(self, rows: int, width: int, *, name: str):
+    def __init__(self, rows: int, width: int, init_std: float, *, name: str):
         super().__init__(name=name)
-        self.rows, self.width = rows, width
+        self.rows, self.width, self.init_std = rows, width, init_std
 
     def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the float32 table."""
@@ -79,6 +79,6 @@ class Embed(hk.Module):
             "embeddings",
             [self.rows, self.width],
             PARAM_DTYPE,
-            init=hk.initializers.TruncatedNormal(stddev=1.0),
+            init=hk.initializers.TruncatedNormal(stddev=self.init_std),
         )
         return table[ids]

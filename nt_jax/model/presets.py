@@ -6,6 +6,7 @@ whose code it uses); codonNT's context (taken from v2). v1 expects 0.15 * 0.8 of
 `<mask>`.
 """
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -52,6 +53,10 @@ def _v2(layers: int, width: int, *, heads: int = 16, k: int = 6) -> Preset:
     return Preset(model, TokenizerConfig(k=k, vocabulary="v2"))
 
 
+def _small(preset: Preset) -> Preset:
+    return Preset(dataclasses.replace(preset.model, embed_init_std=0.02), preset.tokenizer)
+
+
 PRESETS: Mapping[str, Preset] = types.MappingProxyType(
     {
         "nt_v1_500m_human_ref": _v1(24, 1280, 5120),
@@ -64,8 +69,8 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType(
         "nt_v2_500m_multispecies": _v2(29, 1024),
         "agro_nt_1b": _v1(40, 1500, 5120, max_positions=1024),
         "codon_nt_50m": _v2(12, 512, k=3),
-        "nt_v2_nano": _v2(4, 128, heads=4),
-        "nt_v2_micro": _v2(8, 256, heads=8),
+        "nt_v2_nano": _small(_v2(4, 128, heads=4)),
+        "nt_v2_micro": _small(_v2(8, 256, heads=8)),
     }
 )
 

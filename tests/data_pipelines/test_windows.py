@@ -76,6 +76,7 @@ def test_bad_recipes_are_refused_in_one_line(text, expected):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), CUTTINGS)
 def test_windows_lie_in_bounds_and_leave_only_a_remainder(length, cutting):
     starts = plan_windows(length, cutting)
@@ -93,6 +94,7 @@ def test_windows_lie_in_bounds_and_leave_only_a_remainder(length, cutting):
         assert length - end < cutting.stride or not len(starts)
 
 
+@settings(deadline=None)
 @given(st.text("ACGTN", max_size=80), st.integers(1, 20))
 def test_count_n_is_the_count(text, length):
     bases = np.frombuffer(text.encode(), np.uint8)

@@ -24,7 +24,7 @@ def refused(capfd, *arguments: object) -> str:
     out, err = capfd.readouterr()
     assert code == 2, err
     assert out == ""
-    lines = [line for line in err.splitlines() if line]
+    lines = err.splitlines()
     assert len(lines) == 1, err
     assert lines[0].startswith("nt-jax: ")
     return lines[0]

@@ -12,6 +12,7 @@ import pytest
 from nt_jax.config import ConfigError
 from nt_jax.errors import InputError
 from nt_jax.model import factory
+from nt_jax.model.attention import fused_attention
 from tests.nt_jax.model.conftest import V1, V2, batch, build_model, outputs, parameters
 
 
@@ -215,7 +216,16 @@ def test_key_size_may_differ_from_width_over_heads(tokenizer, tokens):
     assert jax.eval_shape(model.encode, params, tokens).shape == (2, 12, 16)
 
 
+def test_attention_is_a_function_passed_in(tokenizer, tokens):
+    library = functools.partial(fused_attention, implementation="xla")
+    model, params = factory.build_model(V2, tokenizer, library), parameters(V2, tokenizer)
+    logits = jax.jit(lambda tokens: model.apply(params, tokens)["logits"])(tokens)
+    np.testing.assert_allclose(logits, outputs(V2, tokenizer, tokens)["logits"], atol=1e-5)
+
+
 def test_refuses_what_it_cannot_run(tokenizer):
+    with pytest.raises(ConfigError, match=r"num_layers=0 must be 1 or more"):
+        factory.build_model(dataclasses.replace(V2, num_layers=0), tokenizer)
     with pytest.raises(ConfigError, match=r"embed_dim=16 .*num_heads=3.*key_size"):
         factory.build_model(dataclasses.replace(V2, num_heads=3), tokenizer)
     with pytest.raises(ConfigError, match=r"even head size"):
