@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from nt_jax.errors import InputError
 from nt_jax.evaluation.tasks import Task
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Grid of C, the inverse regularisation, for standardised features."""
 INNER_FOLDS = 5
 MAX_ITERATIONS = 1000

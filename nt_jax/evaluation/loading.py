@@ -55,10 +55,11 @@ class LoadedModel:
     ) -> dict[str, Any]:
         """Logits and what else is asked for; compiled once for each shape and choice of layers.
 
-        `tokens` are integers [B, T], padded with `<pad>` at the end. Returns {"logits": float32 [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's
-        is the output of the head's first LayerNorm), "attention": {layer: [B, H, T, T]} (query,
-        key) of `layers`, or of all layers when none is named}. Raises InputError for token ids
-        outside the vocabulary, more than `max_positions` tokens or an unknown layer.
+        `tokens` are integers [B, T], padded with `<pad>` at the end. Returns {"logits": float32
+        [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's is the output of the head's
+        first LayerNorm), "attention": {layer: [B, H, T, T]} (query, key) of `layers`, or of all
+        layers when none is named}. Raises InputError for token ids outside the vocabulary, more
+        than `max_positions` tokens or an unknown layer.
         """
         tokens = np.asarray(tokens)
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):

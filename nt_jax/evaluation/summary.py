@@ -145,13 +145,14 @@ def _details(result: Result) -> str:
             ]
         )
     settings, audit = result["settings"], result["audit"]
+    most = settings["max_sequences"]
+    limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
     files = ", ".join(f"{name} {count:,}" for name, count in audit["rows"].items())
     lines = [
         f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
         f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
         f"{result['train']:,} training sequences, {result['scored']:,} scored "
-        f"({result['split']} split); at most {settings['max_sequences'] or 'all'} a split; "
-        f"seed {settings['seed']}.",
+        f"({result['split']} split); {limit}; seed {settings['seed']}.",
         f"Read: {files}. Dropped from training: {audit['in_test']} also in test, "
         f"{audit['in_test_reversed']} in test on the other strand, {audit['conflicting']} with "
         f"two labels, {audit['repeated']} repeats. Ambiguous letters read as N: "

@@ -63,7 +63,7 @@ def command(*arguments: object) -> list[str]:
 def run(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     return subprocess.run(
-        command(*arguments), env=environment(devices), capture_output=True, text=True, timeout=300
+        command(*arguments), env=environment(devices), capture_output=True, text=True, timeout=900
     )
 
 
