@@ -8,6 +8,9 @@ __all__ = ["load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
+        from nt_jax import environment
+
+        environment.quiet()
         from nt_jax.evaluation.loading import load
 
         return load

@@ -1,9 +1,7 @@
 """`nt-jax <command>`: argument parsing, exit codes, one-line errors. Rooms are imported late."""
 
 import argparse
-import importlib.util
 import json
-import logging
 import os
 import pathlib
 import sys
@@ -11,10 +9,10 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from nt_jax import environment
 from nt_jax.errors import InputError, nearest
 
 FINISHED, FAILED, BAD_INPUT = 0, 1, 2
-_HARDWARE = ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0", "/dev/nvidiactl")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,11 +41,11 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code (0 done, 2 bad input, 75 stopped and saved, 1 else)."""
     if arguments is None:
-        _huge_pages()
+        environment.huge_pages()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    _quiet_environment()
+    environment.quiet()
     try:
         options, rest = _parser().parse_known_args(arguments)
         if rest and options.command != "pretrain":
@@ -71,32 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"nt-jax: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
         return FAILED
-
-
-def _huge_pages() -> None:
-    """Starts this process anew with glibc's malloc on huge pages, where the CPU computes.
-
-    XLA's CPU client takes its buffers from malloc in every step; in 4-kB pages their first touch
-    costs up to a third of a small model's step (docs/performance.md). The setting is read only at
-    the start of a process. `GLIBC_TUNABLES` in the environment, even empty, switches this off.
-    """
-    accelerated = any(map(os.path.exists, _HARDWARE))
-    if sys.platform != "linux" or accelerated or "GLIBC_TUNABLES" in os.environ:
-        return
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _quiet_environment() -> None:
-    """No library noise around our own lines; set before JAX is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    # libtpu on a machine without a TPU prints warnings and looks for one.
-    if importlib.util.find_spec("libtpu") and not any(map(os.path.exists, _HARDWARE)):
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,10 +17,6 @@ def configure() -> None:
     (`JAX_COMPILATION_CACHE_DIR` overrides where).
     """
     jax.config.update("jax_threefry_partitionable", True)
-    if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        # Fake CPU devices share one thread pool: two steps in flight can wait for each other's
-        # collectives until XLA aborts the process.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
     if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -8,8 +8,6 @@ import pytest
 # Eight fake devices, before anything imports JAX; libtpu must not look for a TPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# As nt_jax.runtime.configure does for fake devices, which share one thread pool.
-os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -64,7 +64,9 @@ def probe_figure(results: Sequence[dict[str, Any]], columns: int = 3) -> Figure:
     shown = latest(results)
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
+    figure = Figure(
+        figsize=(4.2 * columns, 3.2 * rows + (0.5 if columns > 1 else 0.8)), layout="constrained"
+    )
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, result in zip(panels, shown, strict=False):
         draw_probe(axes, result)
@@ -78,7 +80,7 @@ def probe_figure(results: Sequence[dict[str, Any]], columns: int = 3) -> Figure:
         [named[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=min(4, len(order)),
+        ncols=min(2 * columns, len(order)),
         frameon=False,
     )
     return figure

@@ -242,7 +242,11 @@ def _probes(run: Run) -> str:
         '<p class="soft">MCC [95 % bootstrap interval over the scored sequences]. The layer is '
         "chosen by cross-validation within the training sequences; differences are paired.</p>"
     )
-    figures = figure(plots.probe_plot(run.probes), "Score by layer, newest step.", width="page")
+    figures = figure(
+        plots.probe_plot(run.probes),
+        "Score by layer, newest step.",
+        width="page" if len(rows) > 1 else "half",
+    )
     if len({result["step"] for result in run.probes}) > 1:
         figures += figure(
             plots.probe_steps_plot(run.probes), "Chosen layer against the step.", width="page"

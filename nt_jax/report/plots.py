@@ -164,18 +164,25 @@ def probe_plot(results: Sequence[dict[str, Any]]) -> str:
 
 
 def probe_steps_plot(results: Sequence[dict[str, Any]]) -> str:
-    """Score of the chosen layer against the step, a curve for each task."""
+    """Score of the chosen layer, with its interval, against the step; a curve for each task."""
 
     def draw(axes: Axes) -> None:
         names = list(dict.fromkeys(title(result) for result in results))
         for name in names:
             rows = sorted((r for r in results if title(r) == name), key=lambda r: r["step"])
-            scores = [row["families"][0]["chosen"]["mcc"]["value"] for row in rows]
-            axes.plot(
+            scores = [row["families"][0]["chosen"]["mcc"] for row in rows]
+            value, low, high = (
+                np.array([score[part] for score in scores], float)
+                for part in ("value", "low", "high")
+            )
+            axes.errorbar(
                 [row["step"] for row in rows],
-                np.array(scores, float),
+                value,
+                yerr=np.maximum([value - low, high - value], 0),
                 marker="o",
                 markersize=3.5,
+                elinewidth=0.9,
+                capsize=2,
                 label=name,
             )
         axes.set_ylabel("MCC")

@@ -49,10 +49,7 @@ def make_dataset(folder: pathlib.Path, bases: int = 40_000) -> pathlib.Path:
 def environment(devices: int = 1) -> dict[str, str]:
     """Environment of a run of its own, with so many fake devices."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    # What conftest sets for the tests' own process must be the product's business here.
-    environment.pop("JAX_CPU_ENABLE_ASYNC_DISPATCH", None)
-    return environment
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def command(*arguments: object) -> list[str]:
