@@ -1,6 +1,7 @@
 """The optax chain: schedule, clipping, Adam or AdamW, skipping of non-finite steps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -20,8 +21,9 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
         raise ConfigError(f"optim.warmup_steps={warmup} leaves nothing of train.steps={steps}")
     rise = optax.linear_schedule(config.init_lr, config.peak_lr, max(warmup, 1))
 
-    def inverse_square_root(count: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
-        return config.peak_lr * (max(warmup, 1) / (count + max(warmup, 1))) ** 0.5
+    def inverse_square_root(count: jax.typing.ArrayLike) -> jax.Array:
+        # Before the boundary `count` is negative and the value is not used.
+        return config.peak_lr * jnp.sqrt(max(warmup, 1) / (jnp.maximum(count, 0) + max(warmup, 1)))
 
     match config.schedule:
         case "nt":

@@ -13,7 +13,7 @@ from nt_jax.masking import budget
 from nt_jax.tokenizers import KmerTokenizer
 
 mask_tokens = jax.jit(masking.mask_tokens, static_argnums=(2, 3))
-row_keys = jax.jit(masking.row_keys, static_argnums=2)
+row_keys = jax.jit(masking.row_keys, static_argnums=(0, 2))
 TOKENIZER = KmerTokenizer(k=6, vocabulary="v2")
 FIRST, END = TOKENIZER.kmer_ids
 
