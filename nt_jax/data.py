@@ -193,6 +193,9 @@ def _stream(
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS)
     stream = batches.to_iter_dataset(options)
     if workers:
+        # A stream that is closed early leaves batches in shared memory. Python's resource tracker,
+        # a process that reads its warning filters here, frees them at exit and need not say so.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         stream = stream.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
             worker_init_fn=_start_worker,

@@ -47,7 +47,7 @@ def interrupt(arguments: list[object], when: Callable[[], bool], sign: signal.Si
         if when():
             process.send_signal(sign)
             break
-        time.sleep(0.001)
+        time.sleep(0.004)
     return process.wait(timeout=200)
 
 
