@@ -6,13 +6,12 @@ the contig as it stands in the file. A recipe is named, or written as text:
 """
 
 import dataclasses
-import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nt_jax.errors import InputError
+from nt_jax.errors import InputError, nearest
 
 SPLITS = ("train", "validation", "test")
 """Names of the splits; a split code is an index into them."""
@@ -116,12 +115,6 @@ def recipe(name: str) -> Recipe:
     values.setdefault("tokens", 1 + values["window"] // _NT_K)
     text = ",".join(f"{key}={values[key]}" for key in _KEYS)
     return Recipe(text, **{field: values[key] for key, field in _KEYS.items()})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the known name most like `name`, or nothing."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def plan_windows(contig_length: int, recipe: Recipe) -> np.ndarray:

@@ -21,7 +21,6 @@ from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
 from nt_jax.step import TrainState
-from nt_jax.tokenizers import KmerTokenizer
 
 FOLDER = "checkpoints"
 _log = logging.getLogger("nt_jax.checkpoint")
@@ -228,9 +227,7 @@ def restore_params(
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             meta = reader.restore(folder / "meta")
         experiment = from_dict(Experiment, meta["experiment"], str(folder))
-        config = experiment.tokenizer
-        tokenizer = KmerTokenizer(k=config.k, vocabulary=config.vocabulary)
-        model = build_model(experiment.model, tokenizer)
+        model = build_model(experiment.model, experiment.tokenizer.make())
         abstract = jax.eval_shape(model.init, jax.random.key(0))
         if sharding is None:
             place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -14,6 +14,7 @@ import typing
 from typing import Any, Literal, TypeVar
 
 from nt_jax.errors import InputError
+from nt_jax.tokenizers import KmerTokenizer
 
 C = TypeVar("C")
 
@@ -30,6 +31,10 @@ class TokenizerConfig:
     """Bases per token; 1 is single nucleotide, 3 is codons."""
     vocabulary: Literal["v1", "v2"] = "v2"
     """Special tokens in front: v1 `<unk> <pad> <mask> <cls>`, v2 adds `<eos> <bos>`."""
+
+    def make(self) -> KmerTokenizer:
+        """The tokenizer itself."""
+        return KmerTokenizer(k=self.k, vocabulary=self.vocabulary)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

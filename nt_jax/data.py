@@ -146,7 +146,7 @@ class _StepReader:
 
 def crop(
     bases: bytes, ref: WindowRef, tokenizer: KmerTokenizer, sequence_length: int
-) -> Int[np.ndarray, "T"]:
+) -> Int[np.ndarray, " T"]:
     """The tokens that `ref` cuts from its window."""
     piece = bases[ref.offset : ref.offset + (sequence_length - 1) * tokenizer.k]
     if ref.reverse:
@@ -231,9 +231,9 @@ class EvalBatch(NamedTuple):
 
     tokens: Int[np.ndarray, "b T"]
     """Token ids; rows that are not valid repeat the last window."""
-    valid: Bool[np.ndarray, "b"]
+    valid: Bool[np.ndarray, " b"]
     """Rows that count."""
-    number: Int[np.ndarray, "b"]
+    number: Int[np.ndarray, " b"]
     """Window number in its split: the key of a row's mask."""
 
 
@@ -289,7 +289,7 @@ def eval_batches(
 
 def unigram_counts(
     dataset: WindowDataset, tokenizer: KmerTokenizer, split: str = "train", limit: int = 1 << 16
-) -> Int[np.ndarray, "V"]:
+) -> Int[np.ndarray, " V"]:
     """How often each token occurs in the windows of a split, read from their first base.
 
     At most `limit` windows, spread evenly (65,536 windows of 6 kb are 65M tokens); 0 is all.
@@ -305,7 +305,7 @@ def unigram_counts(
     return counts
 
 
-def spread(total: int, limit: int) -> Int[np.ndarray, "n"]:
+def spread(total: int, limit: int) -> Int[np.ndarray, " n"]:
     """int64: `limit` of `total` window numbers, evenly spread, ascending; 0 is all of them."""
     wanted = total if limit <= 0 else min(limit, total)
     return np.arange(wanted, dtype=np.int64) * total // wanted

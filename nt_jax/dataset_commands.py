@@ -14,7 +14,6 @@ from rich.table import Table
 from data_pipelines import builders
 from nt_jax import data, workdir
 from nt_jax.errors import InputError
-from nt_jax.tokenizers import KmerTokenizer
 
 SHOWN_BASES = 48
 
@@ -94,7 +93,7 @@ def trace(folder: pathlib.Path, step: int, row: int | None, as_json: bool) -> No
         raise InputError(f"--step {step}: the run has steps 1 to {train.steps}")
     if row is not None and not 0 <= row < train.global_batch:
         raise InputError(f"--row {row}: a batch has rows 0 to {train.global_batch - 1}")
-    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    tokenizer = experiment.tokenizer.make()
     order = data.train_order(
         dataset, tokenizer, experiment.data, global_batch=train.global_batch, seed=train.seed
     )

@@ -12,7 +12,8 @@ def quiet() -> None:
     """No library noise around our own lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # libtpu on a machine without a TPU prints warnings and looks for one.
     if importlib.util.find_spec("libtpu") and not _accelerated():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -41,32 +41,31 @@ def budget(length: int, ratio: float) -> int:
     return max(1, round(ratio * (length - 1)))
 
 
-def row_keys(seed: int, step: Int[Array, ""] | int, rows: int) -> Key[Array, "B"]:
+def row_keys(seed: int, step: Int[Array, ""] | int, rows: int) -> Key[Array, " B"]:
     """Keys of the rows of global batch `step`: one per row, [rows]."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
 def mask_tokens(
-    keys: Key[Array, "B"],
+    keys: Key[Array, " B"],
     tokens: Int[Array, "B T"],
     tokenizer: KmerTokenizer,
     config: MaskingConfig,
 ) -> Masked:
     """Corrupts a batch; `keys` holds one key per row."""
 
-    def one(key: Key[Array, ""], row: Int[Array, "T"]) -> Masked:
+    def one(key: Key[Array, ""], row: Int[Array, " T"]) -> Masked:
         return _mask_row(key, row, tokenizer, config)
 
     return jax.vmap(one)(keys, tokens)
 
 
 def _mask_row(
-    key: Key[Array, ""], tokens: Int[Array, "T"], tokenizer: KmerTokenizer, config: MaskingConfig
+    key: Key[Array, ""], tokens: Int[Array, " T"], tokenizer: KmerTokenizer, config: MaskingConfig
 ) -> Masked:
     length = tokens.shape[0]
     first, end = tokenizer.kmer_ids
-    kmers = end - first
     select_key, action_key, random_key = jax.random.split(key, 3)
     real = (tokens != tokenizer.pad_id) & (tokens != tokenizer.cls_id)
     count = jnp.sum(real)
@@ -88,7 +87,7 @@ def _mask_row(
     different = jnp.where(
         is_kmer,
         others + (others >= targets),
-        jax.random.randint(jax.random.fold_in(random_key, 1), (size,), first, first + kmers),
+        jax.random.randint(jax.random.fold_in(random_key, 1), (size,), first, end),
     )
     corrupted = jnp.where(replaced, tokenizer.mask_id, jnp.where(randomised, different, targets))
     inputs = tokens.at[positions].set(corrupted.astype(tokens.dtype))

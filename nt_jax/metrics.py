@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from nt_jax.files import write_atomically
+
 FILE = "metrics.jsonl"
 
 
@@ -34,9 +36,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def cut_back(workdir: pathlib.Path, step: int) -> None:
     """Drops the rows beyond `step`, so that a resumed run writes none twice."""
     rows = [row for row in read_metrics(workdir) if row["step"] <= step]
-    temporary = workdir / (FILE + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, workdir / FILE)
+    write_atomically(workdir / FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class MetricsWriter:

@@ -1,6 +1,5 @@
 """Process start-up: devices, compilation cache, signals."""
 
-import logging
 import os
 import pathlib
 import signal
@@ -17,8 +16,6 @@ def configure() -> None:
     (`JAX_COMPILATION_CACHE_DIR` overrides where).
     """
     jax.config.update("jax_threefry_partitionable", True)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("jax").setLevel(logging.ERROR)
     if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path.home() / ".cache" / "nt-jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -29,14 +29,14 @@ class TrainState(NamedTuple):
 class EvalRows(NamedTuple):
     """Sums over the selected tokens of each window, [B]; `mask_*` over `<mask>` positions only."""
 
-    selected: Float[Array, "B"]
-    nats: Float[Array, "B"]
-    correct: Float[Array, "B"]
-    mask_selected: Float[Array, "B"]
-    mask_nats: Float[Array, "B"]
-    mask_correct: Float[Array, "B"]
-    mask_bases: Float[Array, "B"]
-    mask_unigram_nats: Float[Array, "B"]
+    selected: Float[Array, " B"]
+    nats: Float[Array, " B"]
+    correct: Float[Array, " B"]
+    mask_selected: Float[Array, " B"]
+    mask_nats: Float[Array, " B"]
+    mask_correct: Float[Array, " B"]
+    mask_bases: Float[Array, " B"]
+    mask_unigram_nats: Float[Array, " B"]
 
 
 def init_state(
@@ -131,9 +131,9 @@ def make_eval_step(
     def eval_step(
         params: Params,
         tokens: Int[Array, "B T"],
-        valid: Bool[Array, "B"],
-        index: Int[Array, "B"],
-        unigram: Float[Array, "V"],
+        valid: Bool[Array, " B"],
+        index: Int[Array, " B"],
+        unigram: Float[Array, " V"],
     ) -> EvalRows:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(EVAL_SEED), index)
         masked = mask_tokens(keys, tokens, tokenizer, masking)

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from nt_jax import checkpoint, data, optim, sharding, throughput, workdir
 from nt_jax.config import ConfigError, Experiment, to_dict
 from nt_jax.errors import InputError
+from nt_jax.files import write_atomically
 from nt_jax.metrics import MetricsWriter, ProgressBar
 from nt_jax.model.factory import build_model
 from nt_jax.runtime import StopSignal
@@ -47,7 +48,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
     """
     # --- What is trained, on what -------------------------------------------------------------
     dataset = data.open_dataset(experiment.data.path)
-    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    tokenizer = experiment.tokenizer.make()
     _check(experiment)
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_batch(experiment.train.global_batch, experiment.train.accumulate, mesh)
@@ -142,7 +143,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
         if step < steps:
             bar.say(f"stopped by a signal at step {step}; saved. Run the same command to go on.")
             return PREEMPTED
-        workdir.write_atomically(folder / workdir.DONE, f"step {step}\n")
+        write_atomically(folder / workdir.DONE, f"step {step}\n")
         return FINISHED
     finally:
         stop.restore()
@@ -198,7 +199,7 @@ class _Log:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        self._since, self._steps, self._first = time.perf_counter(), 0, True
+        self._since, self._steps = time.perf_counter(), 0
 
     def push(self, step: int, metrics: dict[str, jax.Array], bar: ProgressBar) -> None:
         self.drain(bar)
@@ -296,13 +297,7 @@ def _foreign_params(init_from: str, experiment: Experiment, placed: Any) -> Any:
     other, _ = workdir.read_config(source)
     for part in ("model", "tokenizer"):
         mine, theirs = to_dict(getattr(experiment, part)), to_dict(getattr(other, part))
-        differing = [
-            key
-            for key in mine
-            if mine[key] != theirs[key]
-            and key
-            not in ("compute_dtype", "remat", "token_dropout", "rope_rescale", "embed_init_std")
-        ]
+        differing = [key for key in mine if mine[key] != theirs[key] and key not in _NOT_IN_WEIGHTS]
         if differing:
             key = differing[0]
             raise InputError(

@@ -16,8 +16,8 @@ IMPOSSIBLE = -1e9
 
 
 def unigram_log_probabilities(
-    counts: Int[np.ndarray, "V"], tokenizer: KmerTokenizer
-) -> Float[np.ndarray, "V"]:
+    counts: Int[np.ndarray, " V"], tokenizer: KmerTokenizer
+) -> Float[np.ndarray, " V"]:
     """Log-probabilities in nats from token counts, add-one over k-mers, letters and `N`."""
     first, _ = tokenizer.kmer_ids
     smoothed = counts.astype(np.float64)
@@ -32,7 +32,7 @@ def validate(
     eval_step: Callable[..., EvalRows],
     place: Callable[[np.ndarray], jax.Array],
     params: Any,
-    batches: Iterable[tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B"], Int[np.ndarray, "B"]]],
+    batches: Iterable[tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, " B"], Int[np.ndarray, " B"]]],
     unigram: jax.Array,
 ) -> dict[str, int | float]:
     """Runs the eval step over all batches of (tokens, valid, window number) and summarises."""

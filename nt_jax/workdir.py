@@ -1,7 +1,7 @@
 """What a workdir says about its run: config.json, the baseline's counts, DONE."""
 
+import io
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -9,19 +9,13 @@ import numpy as np
 
 from nt_jax.config import Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
+from nt_jax.files import write_atomically
 from nt_jax.runtime import git_revision, versions
 
 CONFIG, DONE, TOKENIZER, UNIGRAM = "config.json", "DONE", "tokenizer.json", "unigram.npy"
 
 # What may change between two starts of one run: it moves no bit of the data order or the masks.
 FREE = ("data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit")
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is either whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def read_config(workdir: pathlib.Path) -> tuple[Experiment, dict[str, Any]]:
@@ -100,6 +94,6 @@ def stored_counts(workdir: pathlib.Path) -> np.ndarray | None:
 
 def store_counts(workdir: pathlib.Path, counts: np.ndarray) -> None:
     """Keeps the counts for restarts and evaluation jobs."""
-    temporary = workdir / (UNIGRAM + ".tmp.npy")
-    np.save(temporary, counts, allow_pickle=False)
-    os.replace(temporary, workdir / UNIGRAM)
+    content = io.BytesIO()
+    np.save(content, counts, allow_pickle=False)
+    write_atomically(workdir / UNIGRAM, content.getvalue())

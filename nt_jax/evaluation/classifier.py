@@ -36,8 +36,8 @@ MOST_THREADS = 8
 class Fold:
     """Rows of `features` that one fit trains on, and those it is scored on."""
 
-    train: Int[np.ndarray, "N"]
-    test: Int[np.ndarray, "M"]
+    train: Int[np.ndarray, " N"]
+    test: Int[np.ndarray, " M"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
 
 def fit_all(
     features: dict[int, Float[np.ndarray, "rows X"]],
-    labels: Int[np.ndarray, "rows"],
+    labels: Int[np.ndarray, " rows"],
     folds: Sequence[Fold],
     seed: int,
     finished: Callable[[int, float], None] = lambda variant, inner_mcc: None,
@@ -106,7 +106,7 @@ def fit_all(
 
 
 def fit(
-    features: Float[np.ndarray, "rows X"], labels: Int[np.ndarray, "rows"], fold: Fold, seed: int
+    features: Float[np.ndarray, "rows X"], labels: Int[np.ndarray, " rows"], fold: Fold, seed: int
 ) -> Fit:
     """Standardises, searches C on the training rows, refits and predicts the held-out rows."""
     smallest = int(np.unique(labels[fold.train], return_counts=True)[1].min())
@@ -133,7 +133,7 @@ def inner_mcc(fits: Sequence[Fit]) -> float:
     return float(np.mean([fit.inner_mcc for fit in fits]))
 
 
-def held_out_rows(folds: Sequence[Fold]) -> Int[np.ndarray, "M"]:
+def held_out_rows(folds: Sequence[Fold]) -> Int[np.ndarray, " M"]:
     """Rows that `join` orders its predictions by."""
     return np.sort(np.concatenate([fold.test for fold in folds]))
 

@@ -26,7 +26,7 @@ BATCH_TOKENS = 16_384
 
 class _Window(NamedTuple):
     sequence: int
-    ids: Int[np.ndarray, "T"]
+    ids: Int[np.ndarray, " T"]
     share: float
     """Share of the sequence's tokens, `<cls>` not counted."""
 

@@ -126,7 +126,7 @@ def load(name: str | pathlib.Path) -> LoadedModel:
 
 def from_params(params: Params, step: int, experiment: Experiment) -> LoadedModel:
     """Joins parameters with the functions that their experiment describes."""
-    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    tokenizer = experiment.tokenizer.make()
     model = build_model(experiment.model, tokenizer)
     return LoadedModel(experiment, params, tokenizer, step, model)
 

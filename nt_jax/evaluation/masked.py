@@ -12,7 +12,6 @@ from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
 from nt_jax.step import make_eval_step
-from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.validation import unigram_log_probabilities, validate
 
 
@@ -42,7 +41,7 @@ def evaluate(
     """
     folder, wanted = parse_checkpoint(checkpoint)
     params, step, experiment = restore_params(folder, wanted)
-    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    tokenizer = experiment.tokenizer.make()
     length = length or experiment.data.sequence_length
     if length > experiment.model.max_positions:
         raise InputError(

@@ -18,7 +18,7 @@ _CHUNK = 100
 
 
 def scores(
-    labels: Int[np.ndarray, "N"], probabilities: Float[np.ndarray, "N C"]
+    labels: Int[np.ndarray, " N"], probabilities: Float[np.ndarray, "N C"]
 ) -> dict[str, float]:
     """MCC, AUROC and accuracy; the predicted class is the most probable one.
 
@@ -40,11 +40,11 @@ def scores(
 
 
 def bootstrap(
-    labels: Int[np.ndarray, "N"],
+    labels: Int[np.ndarray, " N"],
     probabilities: Float[np.ndarray, "N C"],
     seed: int,
     replicates: int = REPLICATES,
-) -> dict[str, Float[np.ndarray, "R"]]:
+) -> dict[str, Float[np.ndarray, " R"]]:
     """The same scores on `replicates` resamples of the N sequences, drawn with replacement.
 
     Depends on `seed` and N alone for what is drawn. AUROC leaves out a class that a resample
@@ -60,7 +60,7 @@ def bootstrap(
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def interval(replicates: Float[np.ndarray, "R"]) -> tuple[float, float]:
+def interval(replicates: Float[np.ndarray, " R"]) -> tuple[float, float]:
     """Percentile interval (95 %); NaN replicates are left out."""
     finite = replicates[np.isfinite(replicates)]
     if not finite.size:
@@ -74,10 +74,10 @@ def _scored_classes(classes: int) -> list[int]:
 
 
 def _weighted_scores(
-    labels: Int[np.ndarray, "N"],
+    labels: Int[np.ndarray, " N"],
     probabilities: Float[np.ndarray, "N C"],
     weights: Float[np.ndarray, "R N"],
-) -> dict[str, Float[np.ndarray, "R"]]:
+) -> dict[str, Float[np.ndarray, " R"]]:
     classes = probabilities.shape[1]
     cell = labels * classes + probabilities.argmax(axis=1)
     confusion = (weights @ np.eye(classes * classes)[cell]).reshape(-1, classes, classes)
@@ -95,7 +95,7 @@ def _weighted_scores(
     }
 
 
-def _mcc(confusion: Float[np.ndarray, "R C C"]) -> Float[np.ndarray, "R"]:
+def _mcc(confusion: Float[np.ndarray, "R C C"]) -> Float[np.ndarray, " R"]:
     """Multi-class Matthews correlation (Gorodkin 2004); 0 where a margin is constant."""
     true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
     total = true.sum(axis=1)
@@ -105,10 +105,10 @@ def _mcc(confusion: Float[np.ndarray, "R C C"]) -> Float[np.ndarray, "R"]:
 
 
 def _auroc(
-    positive: Bool[np.ndarray, "N"],
-    score: Float[np.ndarray, "N"],
+    positive: Bool[np.ndarray, " N"],
+    score: Float[np.ndarray, " N"],
     weights: Float[np.ndarray, "R N"],
-) -> Float[np.ndarray, "R"]:
+) -> Float[np.ndarray, " R"]:
     """Share of (positive, negative) pairs in the right order, ties counting one half."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))

@@ -13,7 +13,6 @@ between those chosen variants.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import sys
 import time
@@ -32,6 +31,7 @@ from nt_jax.evaluation.figure import save_figure
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
 from nt_jax.evaluation.summary import RESULTS, overview, read_results, to_markdown
 from nt_jax.evaluation.tasks import Task, read_task, subsample
+from nt_jax.files import write_atomically
 
 TABLES, FIGURE = "probe.md", "probe.png"
 DEFAULT_LAYERS = 10
@@ -154,13 +154,13 @@ def probe_model(
                 if (old.get("task"), old.get("step")) != (task.name, loaded.step)
             ]
             stored.append(result)
-            _write_atomically(out / RESULTS, json.dumps(stored, indent=1).encode())
+            write_atomically(out / RESULTS, json.dumps(stored, indent=1))
         else:
             progress(f"{task.name}: already done at step {loaded.step} with these settings")
         results.append(result)
     # From everything on disk: tables and figure are whole again after any interruption.
-    _write_atomically(out / TABLES, to_markdown(stored).encode())
-    _write_atomically(out / FIGURE, save_figure(stored))
+    write_atomically(out / TABLES, to_markdown(stored))
+    write_atomically(out / FIGURE, save_figure(stored))
     progress(f"{overview(results)}\nwritten: {out / TABLES}, {RESULTS}, {FIGURE}")
     return results
 
@@ -240,10 +240,10 @@ def _family(
     unit: str,
     fits: dict[int, list[Fit]],
     folds: list[Fold],
-    labels: Int[np.ndarray, "rows"],
-    held_out: Int[np.ndarray, "M"],
+    labels: Int[np.ndarray, " rows"],
+    held_out: Int[np.ndarray, " M"],
     settings: ProbeSettings,
-) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "R"]]]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, " R"]]]:
     """Scores of all variants, and of the one chosen within training; its bootstrap replicates."""
     inner = {variant: [fit.inner_mcc for fit in row] for variant, row in fits.items()}
     best = [max(inner, key=lambda variant: inner[variant][fold]) for fold in range(len(folds))]
@@ -270,10 +270,10 @@ def _family(
 
 
 def _scored(
-    labels: Int[np.ndarray, "M"],
+    labels: Int[np.ndarray, " M"],
     probabilities: Float[np.ndarray, "M C"],
     settings: ProbeSettings,
-) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "R"]]]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, " R"]]]:
     values = metrics.scores(labels, probabilities)
     # The same seed for all: resamples are shared, differences are paired.
     replicates = metrics.bootstrap(labels, probabilities, settings.seed, settings.replicates)
@@ -289,9 +289,3 @@ def _score(value: float, low: float, high: float) -> dict[str, float | None]:
 
 def _digest(sums: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
-
-
-def _write_atomically(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -50,13 +50,13 @@ class Split:
 
     sequences: tuple[str, ...]
     """Upper-case A, C, G, T, N."""
-    labels: Int[np.ndarray, "N"]
+    labels: Int[np.ndarray, " N"]
     """Indices into `Task.classes`."""
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def take(self, indices: Sequence[int] | Int[np.ndarray, "n"]) -> "Split":
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> "Split":
         """The sequences at `indices`, in that order."""
         return Split(tuple(self.sequences[i] for i in indices), self.labels[np.asarray(indices)])
 

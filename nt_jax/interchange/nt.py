@@ -14,7 +14,6 @@ import numpy as np
 from nt_jax.config import MaskingConfig, ModelConfig, TokenizerConfig, from_dict
 from nt_jax.errors import InputError
 from nt_jax.model.factory import Params, build_model
-from nt_jax.tokenizers import KmerTokenizer
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 """{module: {name: array}} with the published names."""
@@ -219,7 +218,7 @@ def _layout(params: Params) -> Iterator[tuple[tuple[str, str], _Source]]:
 
 
 def _abstract(model: ModelConfig, tokenizer: TokenizerConfig) -> Params:
-    vocabulary = KmerTokenizer(k=tokenizer.k, vocabulary=tokenizer.vocabulary)
+    vocabulary = tokenizer.make()
     return jax.eval_shape(build_model(model, vocabulary).init, jax.random.key(0))
 
 
@@ -267,7 +266,7 @@ def _token_dropout(values: Mapping[str, Any], where: str) -> float:
 
 def _tokenizer(k: Any, vocab_rows: int, where: str) -> TokenizerConfig:
     kinds = [from_dict(TokenizerConfig, {"k": k, "vocabulary": v}, where) for v in ("v1", "v2")]
-    rows = [KmerTokenizer(k=kind.k, vocabulary=kind.vocabulary).vocab_size for kind in kinds]
+    rows = [kind.make().vocab_size for kind in kinds]
     if vocab_rows not in rows:
         raise InputError(
             f"{where}: an embedding of {vocab_rows} rows fits no vocabulary of k_for_kmers={k} "

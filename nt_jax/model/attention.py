@@ -4,7 +4,7 @@ B batch, T query tokens, S key tokens (the same sequence), H heads, K head size,
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import haiku as hk
 import jax
@@ -57,20 +57,6 @@ def dense_attention(
 ) -> Float[Array, "B T H K"]:
     """The default: materialises the maps; runs on every backend and exports everywhere."""
     return weighted_values(attention_weights(query, key, bias), value)
-
-
-def fused_attention(
-    query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
-    bias: Float[Array, "B 1 1 S"],
-    implementation: Literal["xla", "cudnn"] = "cudnn",
-) -> Float[Array, "B T H K"]:
-    """`jax.nn.dot_product_attention`; its cuDNN kernel (GPU, 16-bit) never stores [B,H,T,S]."""
-    visible = bias == 0.0
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=visible, implementation=implementation
-    )
 
 
 class MultiHeadAttention(hk.Module):

@@ -10,14 +10,13 @@ import numpy as np
 
 from nt_jax.config import to_json
 from nt_jax.evaluation.summary import format_score, latest, title
+from nt_jax.files import write_atomically
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
 from nt_jax.report import plots
 from nt_jax.report.elements import STYLE, facts, figure, number, section, stacked, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
-from nt_jax.tokenizers import KmerTokenizer
-from nt_jax.workdir import write_atomically
 
 PAGE = "report.html"
 _LABELS = {
@@ -128,7 +127,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
 
 def _model_text(run: Run) -> str:
     experiment = run.experiment
-    tokenizer = KmerTokenizer(k=experiment.tokenizer.k, vocabulary=experiment.tokenizer.vocabulary)
+    tokenizer = experiment.tokenizer.make()
     model = build_model(experiment.model, tokenizer)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

@@ -53,8 +53,8 @@ def tokens_text(count: float | int) -> str:
 
 
 def thin(
-    x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], points: int = POINTS
-) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], points: int = POINTS
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Averages neighbours until at most `points` are left; NaNs are left out first."""
     known = np.isfinite(y) & np.isfinite(x)
     x, y = x[known], y[known]
@@ -65,7 +65,7 @@ def thin(
     return np.add.reduceat(x, edges) / counts, np.add.reduceat(y, edges) / counts
 
 
-def smooth(y: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Centred moving mean over about 4 % of the rows (at least 5), shortened at the ends."""
     half = max(2, len(y) // 50)
     sums = np.concatenate([[0.0], np.cumsum(y)])

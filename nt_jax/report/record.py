@@ -73,7 +73,7 @@ def read_run(folder: pathlib.Path) -> Run:
     )
 
 
-def column(rows: list[Row], name: str) -> Float[np.ndarray, "rows"]:
+def column(rows: list[Row], name: str) -> Float[np.ndarray, " rows"]:
     """One number a row; NaN where the row has none (JSON's null stands for a non-finite one)."""
     return np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)
 

@@ -78,3 +78,8 @@ def batch(tokenizer, lengths, length=12, seed=0, masks=True) -> np.ndarray:
 @pytest.fixture(scope="session")
 def tokenizer() -> KmerTokenizer:
     return KmerTokenizer(k=2, vocabulary="v2")
+
+
+def library_attention(query, key, value, bias):
+    """JAX's own attention, an implementation independent of ours."""
+    return jax.nn.dot_product_attention(query, key, value, mask=bias == 0.0, implementation="xla")

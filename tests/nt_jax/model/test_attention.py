@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_jax.model.attention import dense_attention, fused_attention, key_bias
-from tests.nt_jax.model.conftest import V1, V2, batch, outputs, parameters
+from nt_jax.model.attention import dense_attention, key_bias
+from tests.nt_jax.model.conftest import V1, V2, batch, library_attention, outputs, parameters
 
 
 def layer_norm(x, values, epsilon):
@@ -87,7 +87,7 @@ def test_library_attention_agrees_with_the_dense_one(dtype):
     bias = key_bias(jnp.asarray(tokens), 1)
     assert bias.shape == (2, 1, 1, 6)
     dense = dense_attention(query, key, value, bias)
-    library = fused_attention(query, key, value, bias, implementation="xla")
+    library = library_attention(query, key, value, bias)
     assert dense.dtype == library.dtype == dtype
     tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
     np.testing.assert_allclose(np.float32(dense), np.float32(library), atol=tolerance)

@@ -12,8 +12,15 @@ import pytest
 from nt_jax.config import ConfigError
 from nt_jax.errors import InputError
 from nt_jax.model import factory
-from nt_jax.model.attention import fused_attention
-from tests.nt_jax.model.conftest import V1, V2, batch, build_model, outputs, parameters
+from tests.nt_jax.model.conftest import (
+    V1,
+    V2,
+    batch,
+    build_model,
+    library_attention,
+    outputs,
+    parameters,
+)
 
 
 @pytest.fixture(scope="module", params=[V1, V2], ids=["v1", "v2"])
@@ -217,8 +224,8 @@ def test_key_size_may_differ_from_width_over_heads(tokenizer, tokens):
 
 
 def test_attention_is_a_function_passed_in(tokenizer, tokens):
-    library = functools.partial(fused_attention, implementation="xla")
-    model, params = factory.build_model(V2, tokenizer, library), parameters(V2, tokenizer)
+    model = factory.build_model(V2, tokenizer, library_attention)
+    params = parameters(V2, tokenizer)
     logits = jax.jit(lambda tokens: model.apply(params, tokens)["logits"])(tokens)
     np.testing.assert_allclose(logits, outputs(V2, tokenizer, tokens)["logits"], atol=1e-5)
 
