@@ -7,8 +7,10 @@ Orbax itself restores a flipped byte without a word. A directory without its com
 never read.
 """
 
+import itertools
 import logging
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -23,6 +25,7 @@ from nt_jax.model.factory import build_model
 from nt_jax.step import TrainState
 
 FOLDER = "checkpoints"
+_SAVED_NAME = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 _log = logging.getLogger("nt_jax.checkpoint")
 
 
@@ -153,9 +156,13 @@ class Checkpoints:
         return TrainState(read["rest"]["step"], read["params"], read["rest"]["opt_state"])
 
     def drop_after(self, step: int) -> None:
-        """Removes damaged checkpoints beyond the restored step: they will be written anew."""
+        """Moves damaged checkpoints beyond the restored step aside: they will be written anew."""
         for newer in [s for s in committed_steps(self._folder) if s > step]:
-            shutil.rmtree(self._folder / str(newer))
+            source = self._folder / str(newer)
+            names = (f"{newer}.damaged{n or ''}" for n in itertools.count())
+            target = next(path for name in names if not (path := self._folder / name).exists())
+            source.rename(target)
+            _log.error("checkpoint %s is kept as %s", source, target.name)
         self._manager.reload()
 
     def wait(self) -> None:
@@ -185,7 +192,7 @@ def _remove_partial(folder: pathlib.Path) -> None:
     """Deletes what a killed save left behind; it was never a checkpoint."""
     committed = {str(step) for step in committed_steps(folder)}
     for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in committed:
+        if entry.name not in committed and _SAVED_NAME.fullmatch(entry.name) and entry.is_dir():
             shutil.rmtree(entry)
 
 

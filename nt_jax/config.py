@@ -105,7 +105,7 @@ class DataConfig:
 
     path: str = ""
     """Folder written by `nt-jax data build`."""
-    recipe: str = "hf6200"
+    recipe: str = "paper12k"
     """Window recipe that this experiment expects (documentation and `plan`; the data decide)."""
     sequence_length: int = 2048
     """Tokens of one training sequence, `<cls>` included."""
@@ -220,8 +220,10 @@ def to_json(config: Any) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
-def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C:
-    """Rebuilds a config dataclass; raises ConfigError on an unknown or ill-typed field."""
+def from_dict(kind: type[C], values: Any, where: str = "config") -> C:
+    """Rebuilds a config dataclass; raises ConfigError on an unknown, ill-typed or missing field."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: {values!r} is not a table of fields")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -234,7 +236,10 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C
         elif not _fits(value, hint):
             raise ConfigError(f"{where}.{name}: {value!r} is not a {hint}")
         built[name] = float(value) if hint is float else value
-    return kind(**built)
+    try:
+        return kind(**built)
+    except TypeError as error:  # a field without a default is missing
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def from_json(kind: type[C], text: str, where: str = "config") -> C:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nt_jax.config import Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
-from nt_jax.files import write_atomically
+from nt_jax.files import is_temporary, write_atomically
 from nt_jax.runtime import git_revision, versions
 
 CONFIG, DONE, TOKENIZER, UNIGRAM = "config.json", "DONE", "tokenizer.json", "unigram.npy"
@@ -26,7 +26,7 @@ def read_config(workdir: pathlib.Path) -> tuple[Experiment, dict[str, Any]]:
     try:
         stored = json.loads(path.read_text())
         return from_dict(Experiment, stored.pop("experiment"), str(path)), stored
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: unreadable ({error})") from error
 
 
@@ -57,7 +57,8 @@ def claim(
             )
         record = {**record, "experiment": to_dict(experiment)}
     else:
-        if workdir.exists() and any(workdir.iterdir()):
+        # A start that was killed while it wrote its first file leaves that file's temporary.
+        if workdir.exists() and any(not is_temporary(entry) for entry in workdir.iterdir()):
             raise InputError(f"{workdir}: not empty and not a workdir of nt-jax; name another")
         workdir.mkdir(parents=True, exist_ok=True)
         record = {

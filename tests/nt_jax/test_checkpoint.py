@@ -132,11 +132,30 @@ def test_partial_and_empty_steps_are_never_read(workdir):
     shutil.copytree(saves / "3", saves / "7")
     shutil.rmtree(saves / "7" / "rest")
     (saves / "10.orbax-checkpoint-tmp-0").mkdir()
+    (saves / "mine").mkdir()
     assert committed_steps(saves) == [1, 2, 3]
     assert find_step(workdir) == 3
     found, _ = restored(workdir)
     assert int(found.step) == 3
-    assert {entry.name for entry in saves.iterdir() if entry.is_dir()} == {"1", "2", "3"}
+    assert {entry.name for entry in saves.iterdir() if entry.is_dir()} == {"1", "2", "3", "mine"}
+
+
+def test_a_damaged_step_is_moved_aside_and_written_anew(workdir):
+    """Its bytes may still be worth a look: nothing that was once committed is deleted."""
+    abstract, state = abstract_and_state()
+    for attempt in ("3.damaged", "3.damaged1"):
+        damaged = data_files(workdir / "checkpoints" / "3" / "params")[0]
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+        size = damaged.stat().st_size
+        saver = Checkpoints(workdir, CheckpointConfig())
+        assert int(saver.restore(abstract).step) == 2
+        saver.drop_after(2)
+        assert committed_steps(workdir / "checkpoints") == [1, 2]
+        saver.save(state._replace(step=jnp.int32(3)), EXPERIMENT, {})
+        saver.close()
+        kept = data_files(workdir / "checkpoints" / attempt / "params")
+        assert size in {path.stat().st_size for path in kept}
+        assert int(restored(workdir)[0].step) == 3
 
 
 def test_all_damaged_is_an_error_not_a_fresh_start(workdir):
