@@ -224,7 +224,7 @@ def _plot(draw: Any, name: str, size: tuple[float, float], x: str = "tokens") ->
         draw(axes)
         axes.set_xlim(left=0)
         if x == "tokens" and axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right")
+            figure.legend(loc="outside lower center", ncols=4)
         return _svg(figure)
 
 
