@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nt_jax.config import ModelConfig, TokenizerConfig
-from nt_jax.interchange.nt import from_nt
+from nt_jax.interchange.weights import Weights, to_params
 from nt_jax.model.factory import build_model
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -47,8 +47,8 @@ MODEL = {
 }
 
 
-def published_arrays(state):
-    """Published {module: {name: array}} from PyTorch weights, which are stored transposed."""
+def published_weights(state):
+    """Published names from PyTorch weights, which are stored transposed."""
     names = {f"esm_transformer/~/{module}": prefix for module, prefix in MODEL.items()} | {
         f"esm_transformer/attention_layer_{i}/~/{module}": f"esm.encoder.layer.{i}.{prefix}"
         for i in range(CONFIG.num_layers)
@@ -58,14 +58,16 @@ def published_arrays(state):
     for module, prefix in names.items():
         weight = state[f"{prefix}.weight"].numpy()
         if "embed" in module.rsplit("/", 1)[-1] and "norm" not in module:
-            arrays[module] = {"embeddings": weight}
+            arrays[f"{module}/embeddings"] = weight
             continue
         bias = state.get(f"{prefix}.bias", state.get("lm_head.bias")).numpy()
         if "norm" in module:
-            arrays[module] = {"scale": weight, "offset": bias}
+            arrays |= {f"{module}/scale": weight, f"{module}/offset": bias}
         else:
-            arrays[module] = {"w": weight.T, "b": bias}
-    return arrays
+            arrays |= {f"{module}/w": weight.T, f"{module}/b": bias}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    tokenizer = TokenizerConfig(k=2, vocabulary="v1")
+    return Weights(CONFIG, tokenizer, shapes, arrays.__getitem__, "EsmForMaskedLM")
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,7 @@ def test_logits_embeddings_and_maps_agree(esm):
     tokens[1, 4] = TOKENIZER.mask_id
     real = tokens != TOKENIZER.pad_id
 
-    arrays = published_arrays(esm.state_dict())
-    params = from_nt(arrays, CONFIG, TokenizerConfig(k=2, vocabulary="v1"))
+    params = to_params(published_weights(esm.state_dict()))
     model = build_model(CONFIG, TOKENIZER)
     run = jax.jit(lambda p, t: model.apply(p, t, layers=(1, 2, 3), attention=True))
     ours = jax.tree.map(np.asarray, run(params, tokens))
@@ -135,8 +136,7 @@ def test_without_token_dropout_the_logits_are_far_off(esm):
     import dataclasses
 
     tokens = np.array([[3, *range(4, 14)]], np.int32)
-    arrays = published_arrays(esm.state_dict())
-    params = from_nt(arrays, CONFIG, TokenizerConfig(k=2, vocabulary="v1"))
+    params = to_params(published_weights(esm.state_dict()))
     config = dataclasses.replace(CONFIG, token_dropout=0.0)
     run = jax.jit(lambda p, t: build_model(config, TOKENIZER).apply(p, t)["logits"])
     with torch.no_grad():

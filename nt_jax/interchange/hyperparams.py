@@ -1,46 +1,12 @@
-"""The published JAX layout: `hyperparams.json` and {module: {name: array}} (FACTS).
-
-Published checkpoints hold one module a layer, ours stacks the layers of each module on axis 0;
-beyond that only names differ, so the mapping moves bits and computes nothing.
-"""
+"""`hyperparams.json` of the published JAX layout, both ways (FACTS)."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import jax
-import numpy as np
 
 from nt_jax.config import MaskingConfig, ModelConfig, TokenizerConfig, from_dict
 from nt_jax.errors import InputError
-from nt_jax.model.factory import Params, build_model
 
-Arrays = Mapping[str, Mapping[str, np.ndarray]]
-"""{module: {name: array}} with the published names."""
-
-ROOT = "esm_transformer"
-
-# Ours -> published, once a model.
-_MODULES = {
-    "nt/embed/token": "~/embed",
-    "nt/embed/position": "~/esm_learned_positional_embeddings/~/embed",
-    "nt/embed/norm": "~/emb_layer_norm_before",
-    "nt/head/norm": "~/esm_roberta_lm_head/~/emb_layer_norm_after",
-    "nt/head/transform": "~/esm_roberta_lm_head/~/lm_head_fc_1",
-    "nt/head/transform_norm": "~/esm_roberta_lm_head/~/lm_head_layer_norm",
-    "nt/head/logits": "~/esm_roberta_lm_head/~/lm_final_fc",
-}
-# Ours -> published, once a layer, below `attention_layer_i/~/`.
-_BLOCK_MODULES = {
-    "nt/block/attention_norm": "mha_layer_norm",
-    "nt/block/attention/query": "mha/query",
-    "nt/block/attention/key": "mha/key",
-    "nt/block/attention/value": "mha/value",
-    "nt/block/attention/out": "mha/mha_output",
-    "nt/block/ffn_norm": "final_layer_norm",
-    "nt/block/ffn/fc1": "fc1",
-    "nt/block/ffn/fc2": "fc2",
-}
 _ACTIVATIONS = {"gelu-no-approx": "gelu", "swish": "swish", "silu": "swish"}
 
 # Published keys and what their absence means; `...` marks the keys that must be there.
@@ -157,79 +123,6 @@ def hyperparams_from_config(
         "add_bias_ffn": model.ffn_bias,
         "add_bias_kv": False,
     }
-
-
-def from_nt(
-    arrays: Arrays, model: ModelConfig, tokenizer: TokenizerConfig, where: str = "checkpoint"
-) -> dict[str, dict[str, np.ndarray]]:
-    """Our parameters (float32 NumPy arrays, layers stacked) from published ones.
-
-    Raises InputError, one line that lists every missing, unexpected and misshapen array.
-    """
-    expected = dict(_layout(_abstract(model, tokenizer)))
-    found = {(module, name): x for module, named in arrays.items() for name, x in named.items()}
-    faults = {
-        "missing": ["/".join(key) for key in expected.keys() - found.keys()],
-        "unexpected": ["/".join(key) for key in found.keys() - expected.keys()],
-        "wrong": [
-            f"{'/'.join(key)} {fault}"
-            for key, (_, _, shape) in expected.items()
-            if key in found and (fault := _fault(found[key], shape))
-        ],
-    }
-    problems = [f"{kind} {', '.join(sorted(names))}" for kind, names in faults.items() if names]
-    if problems:
-        raise InputError(f"{where}: {'; '.join(problems)}")
-    params: dict[str, dict[str, Any]] = {}
-    for key, (module, layer, _) in expected.items():
-        named, array = params.setdefault(module, {}), np.asarray(found[key], np.float32)
-        if layer is None:
-            named[key[1]] = array
-        else:
-            named.setdefault(key[1], []).append(array)
-    return {
-        module: {n: np.stack(x) if isinstance(x, list) else x for n, x in named.items()}
-        for module, named in params.items()
-    }
-
-
-def to_nt(params: Params) -> dict[str, dict[str, np.ndarray]]:
-    """Published arrays from our parameters; bitwise inverse of `from_nt`."""
-    arrays: dict[str, dict[str, np.ndarray]] = {}
-    for (published, name), (module, layer, _) in _layout(params):
-        array = np.asarray(params[module][name])
-        arrays.setdefault(published, {})[name] = array if layer is None else array[layer]
-    return arrays
-
-
-_Source = tuple[str, int | None, tuple[int, ...]]
-
-
-def _layout(params: Params) -> Iterator[tuple[tuple[str, str], _Source]]:
-    """(published module, name) -> (our module, layer or None, shape of the published array)."""
-    for module, named in params.items():
-        for name, x in named.items():
-            if module in _BLOCK_MODULES:
-                for layer in range(x.shape[0]):
-                    published = f"{ROOT}/attention_layer_{layer}/~/{_BLOCK_MODULES[module]}"
-                    yield (published, name), (module, layer, x.shape[1:])
-            else:
-                yield (f"{ROOT}/{_MODULES[module]}", name), (module, None, x.shape)
-
-
-def _abstract(model: ModelConfig, tokenizer: TokenizerConfig) -> Params:
-    vocabulary = tokenizer.make()
-    return jax.eval_shape(build_model(model, vocabulary).init, jax.random.key(0))
-
-
-def _fault(array: Any, shape: tuple[int, ...]) -> str:
-    """What is wrong with an array, or the empty string; half precision is widened exactly."""
-    dtype = getattr(array, "dtype", type(array).__name__)
-    if str(dtype) not in ("float32", "bfloat16", "float16"):
-        return f"of type {dtype} (expected float32)"
-    if array.shape != shape:
-        return f"of shape {list(array.shape)} (expected {list(shape)})"
-    return ""
 
 
 _FLAG = {True: True, False: False}

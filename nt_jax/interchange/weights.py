@@ -1,0 +1,171 @@
+"""Weights between two formats: published names, one tensor at a time.
+
+Every format is read into `Weights` and written from `Weights`, so that n formats need n readers
+and n writers. The published JAX layout gives the names (FACTS): one module a layer, where our
+parameters stack the layers of each module on axis 0. Beyond that only names differ, so the mapping
+moves bits and computes nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nt_jax.config import ModelConfig, TokenizerConfig
+from nt_jax.errors import InputError
+from nt_jax.model.factory import Params, build_model
+
+ROOT = "esm_transformer"
+
+# Ours -> published, once a model.
+_MODULES = {
+    "nt/embed/token": "~/embed",
+    "nt/embed/position": "~/esm_learned_positional_embeddings/~/embed",
+    "nt/embed/norm": "~/emb_layer_norm_before",
+    "nt/head/norm": "~/esm_roberta_lm_head/~/emb_layer_norm_after",
+    "nt/head/transform": "~/esm_roberta_lm_head/~/lm_head_fc_1",
+    "nt/head/transform_norm": "~/esm_roberta_lm_head/~/lm_head_layer_norm",
+    "nt/head/logits": "~/esm_roberta_lm_head/~/lm_final_fc",
+}
+# Ours -> published, once a layer, below `attention_layer_i/~/`.
+_BLOCK_MODULES = {
+    "nt/block/attention_norm": "mha_layer_norm",
+    "nt/block/attention/query": "mha/query",
+    "nt/block/attention/key": "mha/key",
+    "nt/block/attention/value": "mha/value",
+    "nt/block/attention/out": "mha/mha_output",
+    "nt/block/ffn_norm": "final_layer_norm",
+    "nt/block/ffn/fc1": "fc1",
+    "nt/block/ffn/fc2": "fc2",
+}
+
+_FLOATS = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A checkpoint whose tensors are read when they are asked for."""
+
+    model: ModelConfig
+    """Architecture."""
+    tokenizer: TokenizerConfig
+    """Vocabulary."""
+    tensors: Mapping[str, tuple[int, ...]]
+    """Published name -> shape, in the order of the model. A name is `MODULE/ARRAY`."""
+    read: Callable[[str], np.ndarray]
+    """Published name -> array of float32, bfloat16 or float16; may be a view of a file."""
+    source: str
+    """Where it came from, for messages."""
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        """All tensors, one after the other."""
+        return ((name, self.read(name)) for name in self.tensors)
+
+
+def expected_tensors(model: ModelConfig, tokenizer: TokenizerConfig) -> dict[str, tuple[int, ...]]:
+    """Published name -> shape of every tensor of such a model; nothing is allocated."""
+    return {name: place.shape for name, place in _places(_abstract(model, tokenizer)).items()}
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raises InputError, one line with all that is missing, unexpected or of another shape."""
+    wrong = [
+        f"{name} of shape {list(found[name])} (expected {list(shape)})"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    report_faults(
+        {
+            "missing": expected.keys() - found.keys(),
+            "unexpected": found.keys() - expected.keys(),
+            "wrong": wrong,
+        },
+        where,
+    )
+
+
+def report_faults(faults: Mapping[str, Iterable[str]], where: str) -> None:
+    """Raises InputError with every fault by kind, where there is one."""
+    problems = [f"{kind} {', '.join(sorted(names))}" for kind, names in faults.items() if names]
+    if problems:
+        raise InputError(f"{where}: {'; '.join(problems)}")
+
+
+def to_params(
+    weights: Weights, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Our parameters (float32 NumPy arrays, layers stacked); half precision is widened exactly.
+
+    Memory: the parameters and one tensor. `progress` gets (bytes done, bytes in all). Raises
+    InputError, one line that lists every tensor at fault.
+    """
+    abstract = _abstract(weights.model, weights.tokenizer)
+    places = _places(abstract)
+    check_tensors(
+        weights.tensors, {name: place.shape for name, place in places.items()}, weights.source
+    )
+    params = {
+        module: {name: np.empty(x.shape, np.float32) for name, x in named.items()}
+        for module, named in abstract.items()
+    }
+    total = sum(x.nbytes for named in params.values() for x in named.values())
+    done, wrong = 0, []
+    for name, place in places.items():
+        array = weights.read(name)
+        if str(array.dtype) not in _FLOATS:
+            wrong.append(f"{name} of type {array.dtype} (expected float32)")
+            continue
+        target = params[place.module][place.name]
+        (target if place.layer is None else target[place.layer])[...] = array
+        done += 4 * array.size
+        progress(done, total)
+    report_faults({"wrong": wrong}, weights.source)
+    return params
+
+
+def of_params(
+    params: Params, model: ModelConfig, tokenizer: TokenizerConfig, source: str
+) -> Weights:
+    """Weights that hold our parameters; bitwise inverse of `to_params`."""
+    places = _places(params)
+
+    def read(name: str) -> np.ndarray:
+        place = places[name]
+        array = params[place.module][place.name]
+        return np.asarray(array if place.layer is None else array[place.layer])
+
+    shapes = {name: place.shape for name, place in places.items()}
+    return Weights(model, tokenizer, shapes, read, source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a published tensor lives in our parameters."""
+
+    module: str
+    name: str
+    layer: int | None
+    shape: tuple[int, ...]
+
+
+def _places(params: Params) -> dict[str, _Place]:
+    """Published name -> place, layer by layer."""
+    places = {}
+    layers = max(x.shape[0] for module in _BLOCK_MODULES for x in params[module].values())
+    for module, published in _MODULES.items():
+        for name, x in params.get(module, {}).items():
+            places[f"{ROOT}/{published}/{name}"] = _Place(module, name, None, x.shape)
+    for layer in range(layers):
+        for module, published in _BLOCK_MODULES.items():
+            for name, x in params[module].items():
+                full = f"{ROOT}/attention_layer_{layer}/~/{published}/{name}"
+                places[full] = _Place(module, name, layer, x.shape[1:])
+    return places
+
+
+def _abstract(model: ModelConfig, tokenizer: TokenizerConfig) -> Any:
+    return jax.eval_shape(build_model(model, tokenizer.make()).init, jax.random.key(0))
