@@ -12,13 +12,14 @@ import logging
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, UInt32
 
+from nt_jax.checksums import checksums, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
@@ -26,6 +27,7 @@ from nt_jax.step import TrainState
 
 FOLDER = "checkpoints"
 _SAVED_NAME = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+_CONCURRENT = {"save_concurrent_gb": 1, "restore_concurrent_gb": 1}
 _log = logging.getLogger("nt_jax.checkpoint")
 
 
@@ -33,44 +35,11 @@ class CorruptedError(RuntimeError):
     """A checkpoint whose arrays are not the ones that were saved."""
 
 
-def _checksum(array: Array) -> UInt32[Array, "2"]:
-    """Two 32-bit words over all bits and their positions; integer sums commute over shards."""
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint32)
-    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
-    words = jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
-    index = jnp.zeros(words.shape, jnp.uint32)
-    for axis, size in enumerate(words.shape):
-        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-
-    def mixed(salt: int) -> Array:
-        h = words ^ (index * jnp.uint32(0x9E3779B1) + jnp.uint32(salt))
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-            h = (h ^ (h >> shift)) * jnp.uint32(factor)
-        return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
-
-    return jnp.stack([mixed(0x2545F491), mixed(0x61C88647)])
-
-
-@jax.jit
-def _all_checksums(leaves: list[Array]) -> list[Array]:
-    """One program for all arrays: independent programs with collectives, in flight together, can
-    wait for each other on fake CPU devices."""
-    return [_checksum(leaf) for leaf in leaves]
-
-
-def checksums(tree: Any) -> dict[str, str]:
-    """Checksum of every array by its path, as 16 hexadecimal digits."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    words = jax.device_get(_all_checksums([leaf for _, leaf in leaves]))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{int(a):08x}{int(b):08x}"
-        for (path, _), (a, b) in zip(leaves, words, strict=True)
-    }
-
-
 def _verify(tree: Any, expected: dict[str, str], where: str) -> None:
-    found = checksums(tree)
+    _compare(checksums(tree), expected, where)
+
+
+def _compare(found: dict[str, str], expected: dict[str, str], where: str) -> None:
     wrong = [path for path, value in found.items() if expected.get(path) != value]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -217,6 +186,37 @@ def parse_checkpoint(name: str | pathlib.Path) -> tuple[pathlib.Path, int | None
     return pathlib.Path(text), None
 
 
+def save_params(workdir: pathlib.Path, params: Any, experiment: Experiment, extra: Any) -> None:
+    """Writes checkpoint 0 from host arrays that were made elsewhere; there are no moments.
+
+    Memory beyond the parameters: the arrays in flight, about 1 GB or the largest one. Arrays
+    that are aligned to 64 bytes are not copied.
+    """
+    sums = host_checksums(params)
+    rest = {"step": np.zeros((), np.int32)}
+    meta = {
+        "step": 0,
+        "experiment": to_dict(experiment),
+        "checksums": {"params": sums, "rest": checksums(rest)},
+        **extra,
+    }
+    handlers = ocp.DefaultCheckpointHandlerRegistry()
+    for item in ("params", "rest"):
+        handlers.add(item, ocp.args.StandardSave, ocp.StandardCheckpointHandler(**_CONCURRENT))
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    folder = (workdir / FOLDER).absolute()
+    with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
+        manager.save(
+            0,
+            args=ocp.args.Composite(
+                # Orbax copies NumPy arrays before it writes them, and reads JAX's in place.
+                params=ocp.args.StandardSave(jax.tree.map(jax.device_put, params)),
+                rest=ocp.args.StandardSave(rest),
+                meta=ocp.args.JsonSave(meta),
+            ),
+        )
+
+
 def restore_params(
     workdir: str | pathlib.Path,
     step: int | None = None,
@@ -227,6 +227,37 @@ def restore_params(
     `sharding` maps the abstract parameters to a tree of shardings; the default places them on
     the first device. Returns (params, step, experiment); raises InputError.
     """
+
+    def target(abstract: Any) -> Any:
+        if sharding is None:
+            place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            shardings = jax.tree.map(lambda _: place, abstract)
+        else:
+            shardings = sharding(abstract)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+        )
+
+    return _restore_params(workdir, step, target, checksums)
+
+
+def restore_host_params(
+    workdir: str | pathlib.Path, step: int | None = None
+) -> tuple[Any, int, Experiment]:
+    """`restore_params` into NumPy arrays; memory: the parameters and about 1 GB."""
+
+    def target(abstract: Any) -> Any:
+        return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
+
+    return _restore_params(workdir, step, target, host_checksums)
+
+
+def _restore_params(
+    workdir: str | pathlib.Path,
+    step: int | None,
+    target: Callable[[Any], Any],
+    sums: Callable[[Any], dict[str, str]],
+) -> tuple[Any, int, Experiment]:
     workdir = pathlib.Path(workdir)
     step = find_step(workdir, step)
     folder = (workdir / FOLDER / str(step)).absolute()
@@ -236,17 +267,11 @@ def restore_params(
         experiment = from_dict(Experiment, meta["experiment"], str(folder))
         model = build_model(experiment.model, experiment.tokenizer.make())
         abstract = jax.eval_shape(model.init, jax.random.key(0))
-        if sharding is None:
-            place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            shardings = jax.tree.map(lambda _: place, abstract)
-        else:
-            shardings = sharding(abstract)
-        target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
-        )
-        with ocp.StandardCheckpointer() as reader:
-            params = reader.restore(folder / "params", target)
-        _verify(params, meta["checksums"]["params"], str(folder))
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler(**_CONCURRENT)) as reader:
+            params = reader.restore(
+                folder / "params", args=ocp.args.StandardRestore(target(abstract))
+            )
+        _compare(sums(params), meta["checksums"]["params"], str(folder))
     except InputError:
         raise
     except Exception as error:

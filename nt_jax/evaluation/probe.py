@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from nt_jax.checkpoint import checksums
+from nt_jax.checksums import checksums
 from nt_jax.errors import InputError
 from nt_jax.evaluation import classifier, metrics
 from nt_jax.evaluation.baselines import KMERS, kmer_frequencies

@@ -7,6 +7,7 @@ moves bits and computes nothing.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -109,7 +110,7 @@ def to_params(
         weights.tensors, {name: place.shape for name, place in places.items()}, weights.source
     )
     params = {
-        module: {name: np.empty(x.shape, np.float32) for name, x in named.items()}
+        module: {name: _aligned(x.shape) for name, x in named.items()}
         for module, named in abstract.items()
     }
     total = sum(x.nbytes for named in params.values() for x in named.values())
@@ -165,6 +166,14 @@ def _places(params: Params) -> dict[str, _Place]:
                 full = f"{ROOT}/attention_layer_{layer}/~/{published}/{name}"
                 places[full] = _Place(module, name, layer, x.shape[1:])
     return places
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Uninitialised float32 array at a multiple of 64 bytes: JAX takes it over without a copy."""
+    size = 4 * math.prod(shape)
+    buffer = np.empty(size + 63, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + size].view(np.float32).reshape(shape)
 
 
 def _abstract(model: ModelConfig, tokenizer: TokenizerConfig) -> Any:

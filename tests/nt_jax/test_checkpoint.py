@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,12 +15,14 @@ from nt_jax.checkpoint import (
     Checkpoints,
     CorruptedError,
     _verify,
-    checksums,
     committed_steps,
     find_step,
     parse_checkpoint,
+    restore_host_params,
     restore_params,
+    save_params,
 )
+from nt_jax.checksums import checksums, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, MeshConfig, ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
@@ -108,6 +111,22 @@ def test_a_flipped_byte_falls_back_to_the_next_older_step_and_says_so(workdir, c
     assert restore_params(workdir, 2)[1] == 2
 
 
+def test_host_arrays_are_saved_and_restored(workdir, tmp_path):
+    params, _, experiment = restore_host_params(workdir, 3)
+    assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}
+    jax.tree.map(np.testing.assert_array_equal, params, restore_params(workdir, 3)[0])
+    save_params(tmp_path / "new", params, experiment, {"tokens": 0})
+    again, step, stored = restore_params(tmp_path / "new")
+    assert (step, stored) == (0, experiment)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    for path in data_files(tmp_path / "new" / "checkpoints" / "0" / "params"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        restore_host_params(tmp_path / "new")
+
+
 def test_every_single_bit_counts():
     tree = {"a": jnp.arange(12, dtype=jnp.float32).reshape(3, 4), "b": jnp.array([True, False])}
     sums = checksums(tree)
@@ -122,6 +141,17 @@ def test_every_single_bit_counts():
                     _verify(changed, sums, "here")
     swapped = {**tree, "a": tree["a"][::-1]}
     assert checksums(swapped)["a"] != sums["a"]
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.uint8, np.bool_]
+)
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (2, 5, 4)])
+def test_host_and_device_agree_on_checksums(dtype, shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    tree = {"a": array, "b": np.asfortranarray(np.broadcast_to(array, (3, *shape)))}
+    on_device = checksums(jax.tree.map(jnp.asarray, tree))
+    assert host_checksums(tree) == host_checksums(tree, chunk=8) == on_device
 
 
 def test_partial_and_empty_steps_are_never_read(workdir):
