@@ -26,8 +26,8 @@ demo: install
 	$(BIN)/nt-jax report $(DEMO)/run
 	@printf '\nSimulated data, so the numbers say nothing about real genomes.\n'
 	@printf '  look at   $(DEMO)/run/report.html\n'
-	@printf '  go on     $(BIN)/nt-jax data build fasta --fasta YOUR.fa.gz --out mydata --recipe hf6200\n'
-	@printf '            $(BIN)/nt-jax pretrain nt_v2_nano --data mydata --workdir myrun --data.sequence-length 256\n'
+	@printf '  go on     $(BIN)/nt-jax data build fasta --fasta YOUR.fa.gz --out mydata --recipe window=1536,stride=1536,jitter=0\n'
+	@printf '            $(BIN)/nt-jax pretrain nt_v2_nano --data mydata --workdir myrun\n'
 
 test: install
 	$(BIN)/python -m pytest -q

@@ -18,7 +18,7 @@ def config() -> Experiment:
         model=model,
         tokenizer=tokenizer,
         data=DataConfig(recipe="window=1536,stride=1536,jitter=0", sequence_length=256),
-        optim=OptimConfig(schedule="cosine", init_lr=0.0, peak_lr=1e-3, warmup_steps=500),
+        optim=OptimConfig(schedule="cosine", init_lr=0.0, peak_lr=2e-4, warmup_steps=500),
         train=TrainConfig(
             steps=40_000, global_batch=16, head_init="unigram", eval_every=2_000, eval_windows=0
         ),
