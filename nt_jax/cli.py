@@ -13,6 +13,7 @@ from nt_jax import environment
 from nt_jax.errors import InputError, nearest
 
 FINISHED, FAILED, BAD_INPUT = 0, 1, 2
+_DTYPES = ("float32", "bfloat16")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,6 +126,32 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--folds", type=int, default=10, help="folds where no test split is given")
     probe.add_argument("--seed", type=int, default=0, help="seed of folds and controls")
     probe.add_argument("--max-sequences", type=int, default=0, help="of each split; 0 is all")
+
+    bring = command("import", _import, "Make a workdir of a published or foreign checkpoint.")
+    bring.add_argument("source", metavar="PATH", help="folder of any readable layout")
+    bring.add_argument("--workdir", type=pathlib.Path, required=True, help="folder to write")
+
+    export = command("export", _export, "Write a checkpoint in another layout, proven equal.")
+    export.add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="workdir")
+    export.add_argument(
+        "--format", required=True, metavar="LAYOUT", help="safetensors|stablehlo|flax|nt"
+    )
+    export.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
+    export.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights")
+    export.add_argument("--json", action="store_true", help="machine-readable certificate")
+
+    same = command("verify", _verify, "Same weights, same numbers? Any two checkpoints.")
+    for side in ("left", "right"):
+        same.add_argument(side, metavar="DIR[@STEP]", help="workdir or folder of any layout")
+    same.add_argument(
+        "--length",
+        type=int,
+        default=None,
+        help="tokens a row at most",
+    )
+    same.add_argument("--dtype", choices=_DTYPES, default="float32", help="sets the tolerance")
+    same.add_argument("--tolerance", type=float, default=None, help="of the largest value")
+    same.add_argument("--json", action="store_true", help="machine-readable certificate")
 
     report = command("report", _report, "Write WORKDIR/report.html.")
     report.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR", help="folder of the run")
@@ -255,6 +282,40 @@ def _probe(options: argparse.Namespace) -> None:
         folds=options.folds,
         seed=options.seed,
         max_sequences=options.max_sequences,
+    )
+
+
+def _import(options: argparse.Namespace) -> None:
+    from nt_jax import interchange_commands, runtime
+
+    runtime.configure()
+    interchange_commands.import_(options.source, options.workdir)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from nt_jax import interchange_commands, runtime
+
+    if options.format not in interchange_commands.LAYOUTS:
+        known = ", ".join(interchange_commands.LAYOUTS)
+        near = nearest(options.format, interchange_commands.LAYOUTS)
+        raise InputError(f"--format {options.format}{near}; known: {known}")
+    runtime.configure()
+    return interchange_commands.export(
+        options.checkpoint, options.format, options.out, options.dtype, options.json
+    )
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from nt_jax import interchange_commands, runtime
+
+    runtime.configure()
+    return interchange_commands.verify(
+        options.left,
+        options.right,
+        options.length,
+        options.dtype,
+        options.tolerance,
+        options.json,
     )
 
 

@@ -39,6 +39,11 @@ def claim(
     """
     if (workdir / CONFIG).exists():
         stored, record = read_config(workdir)
+        if "dataset" not in record:
+            raise InputError(
+                f"{workdir}: holds imported weights, no run; give another --workdir and "
+                f"--init-from {workdir}"
+            )
         difference = _first_difference(to_dict(stored), to_dict(experiment))
         if difference:
             name, old, new = difference
@@ -57,17 +62,27 @@ def claim(
             )
         record = {**record, "experiment": to_dict(experiment)}
     else:
-        # A start that was killed while it wrote its first file leaves that file's temporary.
-        if workdir.exists() and any(not is_temporary(entry) for entry in workdir.iterdir()):
-            raise InputError(f"{workdir}: not empty and not a workdir of nt-jax; name another")
-        workdir.mkdir(parents=True, exist_ok=True)
-        record = {
-            "experiment": to_dict(experiment),
-            "dataset": dataset,
-            "init_from": init_from,
-            "versions": versions(),
-            "git_revision": git_revision(),
-        }
+        check_empty(workdir)
+        create(workdir, experiment, {"dataset": dataset, "init_from": init_from})
+        return
+    _write(workdir, record)
+
+
+def check_empty(workdir: pathlib.Path) -> None:
+    """Raises InputError where `workdir` holds anything."""
+    # A start that was killed while it wrote its first file leaves that file's temporary.
+    if workdir.exists() and any(not is_temporary(entry) for entry in workdir.iterdir()):
+        raise InputError(f"{workdir}: not empty and not a workdir of nt-jax; name another")
+
+
+def create(workdir: pathlib.Path, experiment: Experiment, origin: dict[str, Any]) -> None:
+    """Writes the first config.json: the experiment, where it comes from, what made it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {"experiment": to_dict(experiment), **origin}
+    _write(workdir, {**record, "versions": versions(), "git_revision": git_revision()})
+
+
+def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     write_atomically(workdir / CONFIG, json.dumps(record, indent=2) + "\n")
 
 

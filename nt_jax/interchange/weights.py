@@ -7,12 +7,14 @@ moves bits and computes nothing.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nt_jax.config import ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
@@ -42,7 +44,8 @@ _BLOCK_MODULES = {
     "nt/block/ffn/fc2": "fc2",
 }
 
-_FLOATS = ("float32", "bfloat16", "float16")
+FLOATS = ("float32", "bfloat16", "float16")
+"""Types of tensors that become parameters; half precision is widened."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,7 @@ def to_params(
     done, wrong = 0, []
     for name, place in places.items():
         array = weights.read(name)
-        if str(array.dtype) not in _FLOATS:
+        if str(array.dtype) not in FLOATS:
             wrong.append(f"{name} of type {array.dtype} (expected float32)")
             continue
         target = params[place.module][place.name]
@@ -126,6 +129,50 @@ def to_params(
         progress(done, total)
     report_faults({"wrong": wrong}, weights.source)
     return params
+
+
+class Parameter(NamedTuple):
+    """One of our parameters before it is read."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+    """Reads it into a float32 array of its own."""
+
+
+def stacked(weights: Weights) -> dict[str, Parameter]:
+    """`to_params`, one parameter in memory at a time: our `MODULE/ARRAY` -> parameter.
+
+    Raises InputError as `to_params` does; for a tensor that holds no floats, when it is read.
+    """
+    abstract = _abstract(weights.model, weights.tokenizer)
+    places = _places(abstract)
+    expected = {name: place.shape for name, place in places.items()}
+    check_tensors(weights.tensors, expected, weights.source)
+    parts: dict[tuple[str, str], list[str]] = {}
+    for name, place in places.items():
+        parts.setdefault((place.module, place.name), []).append(name)
+
+    def read(module: str, name: str) -> np.ndarray:
+        names = parts[module, name]
+        array = np.empty(abstract[module][name].shape, np.float32)
+        layers = array.reshape(len(names), *expected[names[0]])
+        for layer, published in zip(layers, names, strict=True):
+            layer[...] = read_as(weights, published)
+        return array
+
+    return {
+        f"{module}/{name}": Parameter(x.shape, functools.partial(read, module, name))
+        for module, named in abstract.items()
+        for name, x in named.items()
+    }
+
+
+def read_as(weights: Weights, name: str, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """One tensor as float32 (exact) or bfloat16 (rounded); InputError where it holds no floats."""
+    array = weights.read(name)
+    if str(array.dtype) not in FLOATS:
+        raise InputError(f"{weights.source}: {name} of type {array.dtype} (expected float32)")
+    return array.astype(dtype, copy=False)
 
 
 def of_params(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jmp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Int
 
 from nt_jax.config import ModelConfig
@@ -104,7 +105,12 @@ def encode(
     bias = key_bias(tokens, vocabulary.pad_id)
     rotary = None
     if config.positions == "rotary":
-        rotary = rotary_tables(length, config.head_size, config.rope_base, config.rope_rescale)
+        # A length that jax.export leaves open has no table of its own, but rows of the longest.
+        known = config.max_positions if is_symbolic_dim(length) else length
+        rotary = rotary_tables(known, config.head_size, config.rope_base, config.rope_rescale)
+        if is_symbolic_dim(length):
+            positions = jnp.arange(length)
+            rotary = jnp.asarray(rotary[0])[positions], jnp.asarray(rotary[1])[positions]
 
     def block(x: Array) -> tuple[Array, Array | None]:
         normed = LayerNorm(config.layer_norm_epsilon, name="attention_norm")(x)

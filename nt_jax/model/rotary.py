@@ -5,11 +5,14 @@ keep 8 bits: at position 1000 they are off by radians and the cosine by up to 2 
 published code).
 """
 
+from typing import TypeAlias
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Tables = tuple[Float[np.ndarray, "T R"], Float[np.ndarray, "T R"]]
+_Table: TypeAlias = Float[np.ndarray | Array, "T R"]
+Tables: TypeAlias = tuple[_Table, _Table]
 """Cosines and sines of every position (T) and pair of a head (R = K/2)."""
 
 

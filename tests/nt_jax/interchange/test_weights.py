@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nt_jax.errors import InputError
-from nt_jax.interchange.weights import expected_tensors, of_params, to_params
+from nt_jax.interchange.weights import expected_tensors, of_params, stacked, to_params
 from nt_jax.model.factory import build_model
 from tests.nt_jax.interchange.conftest import EMBED
 
@@ -62,6 +62,23 @@ def test_parameters_of_our_own_survive_too(published):
     back = to_params(weights)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, back))
+
+
+def test_parameters_one_at_a_time_are_the_same(published):
+    params = to_params(published.weights())
+    one_by_one = stacked(published.weights())
+    expected = {f"{m}/{name}": x for m, named in params.items() for name, x in named.items()}
+    assert one_by_one.keys() == expected.keys()
+    for name, parameter in one_by_one.items():
+        found = parameter.read()
+        assert parameter.shape == found.shape == expected[name].shape
+        assert found.dtype == np.float32
+        assert found.tobytes() == expected[name].tobytes()
+    with pytest.raises(InputError, match=f"missing {EMBED}$"):
+        stacked(published.weights(**{EMBED: None}))
+    wide = published.weights(**{EMBED: published.arrays[EMBED].astype(np.float64)})
+    with pytest.raises(InputError, match=rf"ckpt\.joblib: {EMBED} of type float64"):
+        stacked(wide)["nt/embed/token/embeddings"].read()
 
 
 def test_progress_ends_at_the_size_of_the_parameters(published):

@@ -91,3 +91,12 @@ def test_rescaling_raises_the_base():
     np.testing.assert_array_equal(plain[1][:, 0], slow[1][:, 0])
     last = np.arcsin(np.float64(plain[1][1, -1])) / np.arcsin(np.float64(slow[1][1, -1]))
     assert last == pytest.approx(s, rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 31, 1000])
+def test_a_table_is_the_beginning_of_every_longer_one(length):
+    # A program exported for any length takes its rows from the longest table.
+    for own, longest in zip(
+        rotary_tables(length, 20, 1e4), rotary_tables(2048, 20, 1e4), strict=True
+    ):
+        np.testing.assert_array_equal(own, longest[:length])

@@ -1,0 +1,118 @@
+"""One batch of tokens through a checkpoint, in the runtime of its layout."""
+
+import functools
+import importlib.resources
+import pathlib
+import sys
+import types
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax import export
+from jaxtyping import Int
+
+from nt_jax.checkpoint import parse_checkpoint, restore_params
+from nt_jax.config import ModelConfig, TokenizerConfig
+from nt_jax.errors import InputError
+from nt_jax.interchange import formats
+from nt_jax.interchange.proof import Outputs
+from nt_jax.interchange.weights import to_params
+from nt_jax.model.factory import Params, build_model
+
+Tokens = Int[np.ndarray, "B T"]
+Values = np.ndarray | jax.Array
+Layers = Mapping[int, Values]
+
+
+def run_params(
+    params: Params, model: ModelConfig, tokenizer: TokenizerConfig, tokens: Tokens
+) -> Outputs:
+    """Our model, in the compute dtype of its config."""
+    layers = tuple(range(1, model.num_layers + 1))
+    apply = build_model(model, tokenizer.make()).apply
+    found = jax.jit(functools.partial(apply, layers=layers, attention=True))(params, tokens)
+    return _named(found["logits"], found["embeddings"], found["attention"])
+
+
+def run_ours(path: pathlib.Path, tokens: Tokens) -> Outputs:
+    """A layout without a runtime of its own, through our model."""
+    weights = formats.read(path)
+    # `device_put` takes aligned host arrays over without a copy.
+    params = jax.device_put(to_params(weights))
+    return run_params(params, weights.model, weights.tokenizer, tokens)
+
+
+def run_workdir(path: pathlib.Path, tokens: Tokens) -> Outputs:
+    """A checkpoint of ours."""
+    folder, step = parse_checkpoint(path)
+    params, _, experiment = restore_params(folder, step)
+    return run_params(params, experiment.model, experiment.tokenizer, tokens)
+
+
+def run_stablehlo(folder: pathlib.Path, tokens: Tokens) -> Outputs:
+    """The serialised program, with the weights beside it."""
+    from nt_jax.interchange import stablehlo
+    from nt_jax.interchange.safetensors_file import read_safetensors
+
+    program = export.deserialize(bytearray((folder / stablehlo.PROGRAM_FILE).read_bytes()))
+    arrays, _ = read_safetensors(folder / stablehlo.WEIGHTS_FILE)
+    found = program.call(arrays, tokens)
+    return _named(found["logits"], dict(enumerate(found["embeddings"], start=1)), {})
+
+
+def run_flax(folder: pathlib.Path, tokens: Tokens) -> Outputs:
+    """The NNX module of the folder; its code must be ours, byte for byte."""
+    check_code(folder, "nnx_code", required=True)
+    module = types.ModuleType("nt_nnx_model")
+    sys.modules[module.__name__] = module
+    path = folder / "model.py"
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    found = module.load(folder)(tokens)
+    return _named(found["logits"], found["embeddings"], {})
+
+
+def run(path: str | pathlib.Path, tokens: Tokens) -> Outputs:
+    """Any layout; raises InputError."""
+    return _RUNTIMES[formats.layout(path)](pathlib.Path(path), tokens)
+
+
+_RUNTIMES: Mapping[str, Callable[[pathlib.Path, Tokens], Outputs]] = {
+    "workdir": run_workdir,
+    "nt": run_ours,
+    "safetensors": run_ours,
+    "stablehlo": run_stablehlo,
+    "flax": run_flax,
+}
+
+
+def describe(path: str | pathlib.Path) -> tuple[ModelConfig, TokenizerConfig]:
+    """Configs of a checkpoint of any layout; raises InputError."""
+    weights = formats.read(path)
+    return weights.model, weights.tokenizer
+
+
+def check_code(folder: pathlib.Path, package: str, required: bool) -> None:
+    """InputError where Python files of `folder` are not ours; nothing of it has run by then."""
+    ours = importlib.resources.files(__package__) / package
+    found = sorted(folder.glob("*.py"))
+    if required and not found:
+        raise InputError(f"{folder}: its code is missing; export the model again")
+    for path in found:
+        known = ours / path.name
+        if not known.is_file() or known.read_bytes() != path.read_bytes():
+            raise InputError(
+                f"{path}: not the code that nt-jax writes, so it is not run; "
+                "import the folder (`nt-jax import`) and compare the workdir"
+            )
+
+
+def _named(logits: Values, embeddings: Layers, attention: Layers) -> Outputs:
+    """Under the names of `Outputs`, as float32 on the host."""
+    kinds = {"embedding": embeddings, "attention": attention}
+    layers = {
+        f"{kind}_{layer}": np.asarray(maps[layer], np.float32)
+        for kind, maps in kinds.items()
+        for layer in sorted(maps)
+    }
+    return {**layers, "logits": np.asarray(logits, np.float32)}

@@ -1,0 +1,151 @@
+"""Fixtures in, every layout out, back in: the same bits, and the stored numbers everywhere."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import nt_jax
+from nt_jax import cli
+from nt_jax import workdir as workdirs
+from nt_jax.checkpoint import save_params
+from nt_jax.config import Experiment
+from nt_jax.errors import InputError
+from nt_jax.interchange import formats, runtimes
+from nt_jax.interchange.exporter import WRITERS
+from nt_jax.interchange.importer import import_checkpoint
+
+
+@pytest.fixture(scope="module", params=["v1_tiny", "v2_tiny"])
+def imported(request, fixtures, tmp_path_factory) -> tuple[pathlib.Path, dict]:
+    """Workdir of an imported fixture, and the fixture's outputs."""
+    workdir = tmp_path_factory.mktemp("imported") / "run"
+    source = fixtures / request.param
+    assert cli.main(["import", str(source), "--workdir", str(workdir)]) == 0
+    return workdir, dict(np.load(source / "outputs.npz"))
+
+
+def params_of(path) -> dict:
+    return {name: np.asarray(array) for name, array in formats.read(path)}
+
+
+def assert_stored(found, outputs, tokenizer):
+    """Every output that the runtime gives equals the stored one where it counts."""
+    real = outputs["tokens"] != tokenizer.pad_id
+    for name, value in found.items():
+        kind, _, layer = name.partition("_")
+        stored = outputs[f"embeddings_{layer}" if kind == "embedding" else name]
+        if kind == "attention":
+            value, stored = value.swapaxes(1, 2), stored.swapaxes(1, 2)
+        error = np.abs(value[real] - stored[real]).max()
+        assert error <= 1e-5 * np.abs(stored[real]).max(), name
+
+
+def test_an_import_is_an_ordinary_workdir(imported, capfd):
+    workdir, outputs = imported
+    model = nt_jax.load(workdir)
+    assert model.step == 0
+    tokens = outputs["tokens"]
+    found = model.apply(tokens, layers=(1,), attention=True)
+    assert_stored({"logits": np.asarray(found["logits"])}, outputs, model.tokenizer)
+    assert model.embed(["ACGTTGCAAC" * 8]).shape == (1, model.config.model.embed_dim)
+    assert cli.main(["report", str(workdir)]) == 0
+    assert cli.main(["import", str(workdir), "--workdir", str(workdir)]) == 2
+    assert "not empty" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_out_and_back(imported, layout, tmp_path, capfd):
+    workdir, outputs = imported
+    tokenizer = nt_jax.load(workdir).tokenizer
+    out = tmp_path / "out"
+    export = ["export", "--checkpoint", str(workdir), "--format", layout, "--out", str(out)]
+    assert cli.main(export) == 0
+    assert capfd.readouterr().out.endswith("equal\n")
+    assert json.loads((out / "certificate.json").read_text())["passed"] is True
+    card = (out / "README.md").read_text()
+    assert "Imported from" in card
+    for path in out.rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert str(path.relative_to(out)) in card
+    assert formats.layout(out) == layout
+    assert_stored(runtimes.run(out, outputs["tokens"]), outputs, tokenizer)
+
+    again = tmp_path / "again"
+    import_checkpoint(str(out), again)
+    before, after = params_of(workdir), params_of(again)
+    assert before.keys() == after.keys()
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    assert nt_jax.load(again).config.model == nt_jax.load(workdir).config.model
+
+    assert cli.main(["verify", str(workdir), str(out)]) == 0
+    assert cli.main(export) == 2
+    assert "not empty" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
+
+
+@pytest.mark.parametrize("layout", ["safetensors"])
+def test_bfloat16_is_proven_with_its_own_tolerance(imported, layout, tmp_path, capfd):
+    workdir, _ = imported
+    out = tmp_path / "out"
+    export = ["export", "--checkpoint", str(workdir), "--format", layout, "--out", str(out)]
+    assert cli.main([*export, "--dtype", "bfloat16"]) == 0
+    assert cli.main(["verify", str(workdir), str(out), "--dtype", "bfloat16"]) == 0
+    assert cli.main(["verify", str(workdir), str(out)]) == 1
+    assert "NOT equal" in capfd.readouterr().out
+
+
+def test_another_checkpoint_is_not_equal(imported, tmp_path, capfd):
+    workdir, _ = imported
+    loaded = nt_jax.load(workdir)
+    changed = jax.tree.map(np.array, loaded.params)
+    changed["nt/block/ffn/fc1"]["w"][1] += 1e-3
+    workdirs.create(tmp_path / "other", loaded.config, {"imported_from": "a test"})
+    save_params(tmp_path / "other", changed, loaded.config, {"tokens": 0})
+    verify = ["verify", str(workdir), str(tmp_path / "other")]
+    assert cli.main([*verify, "--json"]) == 1
+    certificate = json.loads(capfd.readouterr().out)
+    wrong = {line["output"] for line in certificate["lines"] if line["relative"] > 1e-5}
+    assert {"embedding_1", "attention_1"}.isdisjoint(wrong)
+    assert {"embedding_2", "logits"} <= wrong
+    assert cli.main([*verify, "--tolerance", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "/nowhere", "--workdir", "W"], "no such folder"),
+        (["import", "EMPTY", "--workdir", "W"], "no checkpoint in a known layout"),
+        (["export", "--checkpoint", "RUN", "--format", "onx", "--out", "W"], "known: safetensors"),
+        (["export", "--checkpoint", "RUN@7", "--format", "nt", "--out", "W"], "there are [0]"),
+        (["export", "--checkpoint", "RUN", "--format", "nt", "--out", "W", "--dtype", "bfloat16"],
+         "float32 only"),
+        (["verify", "RUN", "RUN"], "compared with itself"),
+        (["verify", "RUN", "EMPTY"], "no checkpoint in a known layout"),
+        (["verify", "RUN", "COPY", "--length", "1000"], "--length 1000: 2 to"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(imported, arguments, message, tmp_path, capfd):
+    workdir, _ = imported
+    (tmp_path / "EMPTY").mkdir()
+    shutil.copytree(workdir, tmp_path / "COPY")
+    places = {"RUN": str(workdir), "W": str(tmp_path / "W")}
+    places |= {name: str(tmp_path / name) for name in ("EMPTY", "COPY")}
+
+    def place(word: str) -> str:
+        name, at, step = word.partition("@")
+        return places.get(name, name) + at + step
+
+    assert cli.main([place(word) for word in arguments]) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "W").exists()
+
+
+def test_an_import_is_no_run_to_resume(imported):
+    with pytest.raises(InputError, match=r"imported weights, no run.*--init-from"):
+        workdirs.claim(imported[0], Experiment(name="x"), "abc", None)
