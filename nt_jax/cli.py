@@ -128,13 +128,26 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--max-sequences", type=int, default=0, help="of each split; 0 is all")
 
     bring = command("import", _import, "Make a workdir of a published or foreign checkpoint.")
-    bring.add_argument("source", metavar="PATH", help="folder of any readable layout")
+    bring.add_argument(
+        "source",
+        metavar="PATH|NAME",
+        help="folder of any readable layout, a published model (nt_v2_50m_multispecies), or "
+        "OWNER/REPOSITORY[@REVISION] of the hub",
+    )
     bring.add_argument("--workdir", type=pathlib.Path, required=True, help="folder to write")
+    bring.add_argument(
+        "--layer-norm-epsilon",
+        type=float,
+        default=None,
+        metavar="E",
+        help="in place of the source's; 1e-5 for the published PyTorch models, whose configs say "
+        "1e-12",
+    )
 
     export = command("export", _export, "Write a checkpoint in another layout, proven equal.")
     export.add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="workdir")
     export.add_argument(
-        "--format", required=True, metavar="LAYOUT", help="safetensors|stablehlo|flax|nt"
+        "--format", required=True, metavar="LAYOUT", help="hf|safetensors|stablehlo|flax|nt"
     )
     export.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
     export.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights")
@@ -289,7 +302,7 @@ def _import(options: argparse.Namespace) -> None:
     from nt_jax import interchange_commands, runtime
 
     runtime.configure()
-    interchange_commands.import_(options.source, options.workdir)
+    interchange_commands.import_(options.source, options.workdir, options.layer_norm_epsilon)
 
 
 def _export(options: argparse.Namespace) -> int:

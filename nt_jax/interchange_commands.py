@@ -29,10 +29,10 @@ from nt_jax.interchange.proof import TOLERANCES, compare, example_tokens
 LAYOUTS = tuple(WRITERS)
 
 
-def import_(source: str, workdir: pathlib.Path) -> None:
+def import_(source: str, workdir: pathlib.Path, layer_norm_epsilon: float | None) -> None:
     """Writes the workdir and says how to go on."""
     with _bytes_bar("reading") as progress:
-        experiment = import_checkpoint(source, workdir, progress)
+        experiment = import_checkpoint(source, workdir, progress, layer_norm_epsilon)
     print(f"{workdir}: {experiment.name}, checkpoint 0", file=sys.stderr)
 
 

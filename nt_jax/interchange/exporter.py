@@ -15,6 +15,7 @@ from nt_jax.files import write_atomically
 from nt_jax.interchange import runtimes
 from nt_jax.interchange.card import write_card
 from nt_jax.interchange.flax_nnx import write_flax
+from nt_jax.interchange.hf import write_hf
 from nt_jax.interchange.nt import write_nt
 from nt_jax.interchange.proof import TOLERANCES, Certificate, compare, example_tokens
 from nt_jax.interchange.safetensors_file import write_flat
@@ -49,13 +50,14 @@ def _flax(
 
 
 WRITERS: Mapping[str, Callable[..., None]] = {
+    "hf": write_hf,
     "safetensors": write_flat,
     "stablehlo": _stablehlo,
     "flax": _flax,
     "nt": _nt,
 }
 """Layouts that can be written: (weights, masking, folder, progress=...[, dtype=...])."""
-HALF = ("safetensors",)
+HALF = ("hf", "safetensors")
 """Layouts that can also be written in bfloat16."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from nt_jax.checkpoint import FOLDER, parse_checkpoint, restore_params
 from nt_jax.errors import InputError
 from nt_jax.interchange import flax_nnx, safetensors_file, stablehlo
+from nt_jax.interchange.hf import read_hf
 from nt_jax.interchange.nt import read_nt
 from nt_jax.interchange.weights import Weights, of_params
 
@@ -21,6 +22,7 @@ def read_workdir(path: pathlib.Path) -> Weights:
 READERS: Mapping[str, Callable[[pathlib.Path], Weights]] = {
     "workdir": read_workdir,
     "nt": read_nt,
+    "hf": read_hf,
     "safetensors": safetensors_file.read_flat,
     "stablehlo": stablehlo.read_stablehlo,
     "flax": flax_nnx.read_flax,
@@ -60,9 +62,11 @@ def layout(path: str | pathlib.Path) -> str:
         raise InputError(f"{config}: damaged, not JSON ({error})") from None
     if not isinstance(values, dict):
         raise InputError(f"{config}: damaged, not a JSON object")
+    if "format" not in values and "model_type" in values:
+        return "hf"
     if values.get("format") not in _FORMATS:
         raise InputError(
             f"{config}: no checkpoint in a known layout (its format is "
-            f"{values.get('format')!r}; known: {', '.join(_FORMATS)})"
+            f"{values.get('format')!r}; known: {', '.join(_FORMATS)}, and Hugging Face folders)"
         )
     return _FORMATS[values["format"]]

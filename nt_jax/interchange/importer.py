@@ -1,14 +1,15 @@
 """A checkpoint of any layout becomes an ordinary workdir."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
 from collections.abc import Callable
 
 from nt_jax import workdir
-from nt_jax.checkpoint import parse_checkpoint, save_params
+from nt_jax.checkpoint import save_params
 from nt_jax.config import DataConfig, Experiment
-from nt_jax.interchange import formats
+from nt_jax.interchange import formats, hub
 from nt_jax.interchange.weights import to_params
 
 
@@ -16,23 +17,29 @@ def import_checkpoint(
     source: str,
     folder: pathlib.Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    layer_norm_epsilon: float | None = None,
 ) -> Experiment:
     """Writes the workdir `folder` with the parameters of `source` as its checkpoint 0.
 
-    `source` is a folder of any readable layout. Evaluation commands take the workdir as it is;
-    `pretrain --init-from` goes on from it. The sequence length is the longest that the model
-    takes. Memory: the parameters and about 1 GB. Whole or not at all: nothing has the name of
-    `folder` before all of it is written. `progress` gets (bytes read, bytes in all). Raises
-    InputError.
+    `source` is a folder of any readable layout, a preset with published weights, or a repository
+    of the hub. Evaluation commands take the workdir as it is; `pretrain --init-from` goes on from
+    it. The sequence length is the longest that the model takes. Memory: the parameters and about
+    1 GB. Whole or not at all: nothing has the name of `folder` before all of it is written.
+    `progress` gets (bytes read, bytes in all). `layer_norm_epsilon` replaces that of the source:
+    published PyTorch configs say 1e-12 where the models were trained with 1e-5. Raises InputError.
     """
-    weights = formats.read(source)
-    experiment = Experiment(
-        name=parse_checkpoint(source)[0].resolve().name,
-        model=weights.model,
-        tokenizer=weights.tokenizer,
-        data=DataConfig(sequence_length=weights.model.max_positions),
-    )
     workdir.check_empty(folder)
+    path, name = hub.find(source)
+    weights = formats.read(path)
+    model = weights.model
+    if layer_norm_epsilon is not None:
+        model = dataclasses.replace(model, layer_norm_epsilon=layer_norm_epsilon)
+    experiment = Experiment(
+        name=name,
+        model=model,
+        tokenizer=weights.tokenizer,
+        data=DataConfig(sequence_length=model.max_positions),
+    )
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -1,5 +1,10 @@
-"""One batch of tokens through a checkpoint, in the runtime of its layout."""
+"""One batch of tokens through a checkpoint, in the runtime of its layout.
 
+The arithmetic is float32 on every side, whatever a model trains or is stored in: in bfloat16 each
+side's own rounding would hide a small error.
+"""
+
+import dataclasses
 import functools
 import importlib.resources
 import pathlib
@@ -28,8 +33,9 @@ Layers = Mapping[int, Values]
 def run_params(
     params: Params, model: ModelConfig, tokenizer: TokenizerConfig, tokens: Tokens
 ) -> Outputs:
-    """Our model, in the compute dtype of its config."""
+    """Our model."""
     layers = tuple(range(1, model.num_layers + 1))
+    model = dataclasses.replace(model, compute_dtype="float32", remat="none")
     apply = build_model(model, tokenizer.make()).apply
     found = jax.jit(functools.partial(apply, layers=layers, attention=True))(params, tokens)
     return _named(found["logits"], found["embeddings"], found["attention"])
@@ -68,8 +74,37 @@ def run_flax(folder: pathlib.Path, tokens: Tokens) -> Outputs:
     sys.modules[module.__name__] = module
     path = folder / "model.py"
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    found = module.load(folder)(tokens)
+    found = module.load(folder, compute_dtype="float32")(tokens)
     return _named(found["logits"], found["embeddings"], {})
+
+
+def run_torch(folder: pathlib.Path, tokens: Tokens) -> Outputs:
+    """A Hugging Face folder with transformers; code of the folder must be ours, byte for byte."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            f"{folder}: running it needs {error.name}: pip install 'nt-jax[export]'"
+        ) from None
+
+    check_code(folder, "hf_code", required=False)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForMaskedLM.from_pretrained(
+        folder, trust_remote_code=True, attn_implementation="eager", torch_dtype=torch.float32
+    ).eval()
+    ids = torch.tensor(tokens, dtype=torch.long)
+    real = (ids != model.config.pad_token_id).long()
+    with torch.no_grad():
+        found = model(
+            input_ids=ids, attention_mask=real, output_hidden_states=True, output_attentions=True
+        )
+    return _named(
+        found.logits.numpy(),
+        {layer: x.numpy() for layer, x in enumerate(found.hidden_states[1:], start=1)},
+        {layer: x.numpy() for layer, x in enumerate(found.attentions, start=1)},
+    )
 
 
 def run(path: str | pathlib.Path, tokens: Tokens) -> Outputs:
@@ -83,6 +118,7 @@ _RUNTIMES: Mapping[str, Callable[[pathlib.Path, Tokens], Outputs]] = {
     "safetensors": run_ours,
     "stablehlo": run_stablehlo,
     "flax": run_flax,
+    "hf": run_torch,
 }
 
 

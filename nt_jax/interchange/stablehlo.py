@@ -44,9 +44,10 @@ def export_forward(model: ModelConfig, tokenizer: TokenizerConfig) -> export.Exp
     weights: {"MODULE/ARRAY": float32} of our parameters; tokens: int32 [b, t] for any b and any
     t up to max_positions; outputs: {"logits": float32 [b, t, V], 0 at pads, "embeddings": float32
     [L, b, t, D]}, where index i holds layer i + 1, the last one being the output of the head's
-    first LayerNorm. Arithmetic is in the model's compute_dtype.
+    first LayerNorm. Arithmetic is float32, whatever the model trains in.
     """
-    built = build_model(dataclasses.replace(model, remat="none"), tokenizer.make())
+    plain = dataclasses.replace(model, remat="none", compute_dtype="float32")
+    built = build_model(plain, tokenizer.make())
     layers = tuple(range(1, model.num_layers + 1))
 
     def forward(

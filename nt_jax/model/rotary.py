@@ -16,16 +16,24 @@ Tables: TypeAlias = tuple[_Table, _Table]
 """Cosines and sines of every position (T) and pair of a head (R = K/2)."""
 
 
-def rotary_tables(length: int, head_size: int, base: float, rescale: float = 1.0) -> Tables:
-    """Float32 cosines and sines of position * base^(-2i/K), for the pairs i < K/2 of a head.
+def rotary_frequencies(
+    head_size: int, base: float, rescale: float = 1.0
+) -> Float[np.ndarray, " R"]:
+    """Float64 radians per token, base^(-2i/K), for the pairs i < K/2 of a head.
 
-    `rescale` s extends the context: the base becomes base * s^(K/(K-2)) (SegmentNT). Computed in
-    float64 while tracing, so the result is correctly rounded at any position.
+    `rescale` s extends the context: the base becomes base * s^(K/(K-2)) (SegmentNT).
     """
     if rescale != 1.0:
         base *= rescale ** (head_size / (head_size - 2))
-    frequencies = base ** -(np.arange(0, head_size, 2) / head_size)
-    angles = np.arange(length)[:, None] * frequencies
+    return base ** -(np.arange(0, head_size, 2) / head_size)
+
+
+def rotary_tables(length: int, head_size: int, base: float, rescale: float = 1.0) -> Tables:
+    """Float32 cosines and sines of position * `rotary_frequencies`.
+
+    Computed in float64 while tracing, so the result is correctly rounded at any position.
+    """
+    angles = np.arange(length)[:, None] * rotary_frequencies(head_size, base, rescale)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 

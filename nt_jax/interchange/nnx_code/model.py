@@ -190,10 +190,11 @@ class NucleotideTransformer(nnx.Module):
         return self.embedding_norm(x) if config.embed_layer_norm else x
 
 
-def load(folder: str | pathlib.Path) -> NucleotideTransformer:
-    """The model with the weights of a folder; ValueError where they do not fit its config."""
+def load(folder: str | pathlib.Path, compute_dtype: str | None = None) -> NucleotideTransformer:
+    """The model of a folder, in its config's compute dtype or another; ValueError if damaged."""
     folder = pathlib.Path(folder)
     config = Config.read(folder / "config.json")
+    config = dataclasses.replace(config, compute_dtype=compute_dtype or config.compute_dtype)
     model = nnx.eval_shape(lambda: NucleotideTransformer(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
     parts = {".".join(map(str, path)): (path, part) for path, part in nnx.to_flat_state(state)}

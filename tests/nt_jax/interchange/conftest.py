@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import joblib
@@ -13,6 +15,11 @@ import pytest
 from nt_jax.config import ModelConfig, TokenizerConfig
 from nt_jax.interchange.hyperparams import config_from_hyperparams
 from nt_jax.interchange.weights import Weights
+
+# Before anything imports transformers: modelling code is cached here, and nothing is fetched.
+_HF_HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
+os.environ["HF_HOME"] = _HF_HOME.name
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 EMBED = "esm_transformer/~/embed/embeddings"
 

@@ -1,11 +1,13 @@
 """v1 equals transformers' EsmForMaskedLM with the same random weights, masks and pads included."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from nt_jax.config import ModelConfig, TokenizerConfig
-from nt_jax.interchange.weights import Weights, to_params
+from nt_jax.interchange.hf import read_hf
+from nt_jax.interchange.weights import to_params
 from nt_jax.model.factory import build_model
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -13,61 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TOKENIZER = KmerTokenizer(k=2, vocabulary="v1")
-CONFIG = ModelConfig(
-    num_layers=3,
-    num_heads=4,
-    embed_dim=32,
-    ffn_dim=48,
-    positions="learned",
-    max_positions=24,
-    ffn_activation="gelu",
-    ffn_gated=False,
-    ffn_bias=True,
-    token_dropout=0.15 * 0.8,
-    layer_norm_epsilon=1e-12,
-)
-# Published module -> prefix of the PyTorch keys.
-LAYER = {
-    "mha/query": "attention.self.query",
-    "mha/key": "attention.self.key",
-    "mha/value": "attention.self.value",
-    "mha/mha_output": "attention.output.dense",
-    "mha_layer_norm": "attention.LayerNorm",
-    "final_layer_norm": "LayerNorm",
-    "fc1": "intermediate.dense",
-    "fc2": "output.dense",
-}
-MODEL = {
-    "embed": "esm.embeddings.word_embeddings",
-    "esm_learned_positional_embeddings/~/embed": "esm.embeddings.position_embeddings",
-    "esm_roberta_lm_head/~/emb_layer_norm_after": "esm.encoder.emb_layer_norm_after",
-    "esm_roberta_lm_head/~/lm_head_fc_1": "lm_head.dense",
-    "esm_roberta_lm_head/~/lm_head_layer_norm": "lm_head.layer_norm",
-    "esm_roberta_lm_head/~/lm_final_fc": "lm_head.decoder",
-}
-
-
-def published_weights(state):
-    """Published names from PyTorch weights, which are stored transposed."""
-    names = {f"esm_transformer/~/{module}": prefix for module, prefix in MODEL.items()} | {
-        f"esm_transformer/attention_layer_{i}/~/{module}": f"esm.encoder.layer.{i}.{prefix}"
-        for i in range(CONFIG.num_layers)
-        for module, prefix in LAYER.items()
-    }
-    arrays = {}
-    for module, prefix in names.items():
-        weight = state[f"{prefix}.weight"].numpy()
-        if "embed" in module.rsplit("/", 1)[-1] and "norm" not in module:
-            arrays[f"{module}/embeddings"] = weight
-            continue
-        bias = state.get(f"{prefix}.bias", state.get("lm_head.bias")).numpy()
-        if "norm" in module:
-            arrays |= {f"{module}/scale": weight, f"{module}/offset": bias}
-        else:
-            arrays |= {f"{module}/w": weight.T, f"{module}/b": bias}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    tokenizer = TokenizerConfig(k=2, vocabulary="v1")
-    return Weights(CONFIG, tokenizer, shapes, arrays.__getitem__, "EsmForMaskedLM")
+LENGTH = 24
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +24,15 @@ def esm():
         vocab_size=TOKENIZER.vocab_size,
         mask_token_id=TOKENIZER.mask_id,
         pad_token_id=TOKENIZER.pad_id,
-        hidden_size=CONFIG.embed_dim,
-        num_hidden_layers=CONFIG.num_layers,
-        num_attention_heads=CONFIG.num_heads,
-        intermediate_size=CONFIG.ffn_dim,
-        max_position_embeddings=CONFIG.max_positions + 2,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=LENGTH + 2,
         position_embedding_type="absolute",
         token_dropout=True,
         emb_layer_norm_before=False,
-        layer_norm_eps=CONFIG.layer_norm_epsilon,
+        layer_norm_eps=1e-12,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         tie_word_embeddings=False,
@@ -100,19 +48,26 @@ def esm():
     return model
 
 
-def test_logits_embeddings_and_maps_agree(esm):
+@pytest.fixture(scope="module")
+def weights(esm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("esm")
+    esm.save_pretrained(folder)
+    return read_hf(folder)
+
+
+def test_logits_embeddings_and_maps_agree(esm, weights):
     rng = np.random.default_rng(0)
-    tokens = rng.integers(*TOKENIZER.kmer_ids, (3, 24)).astype(np.int32)
+    tokens = rng.integers(*TOKENIZER.kmer_ids, (3, LENGTH)).astype(np.int32)
     tokens[:, 0] = TOKENIZER.cls_id
     tokens[0, [3, 7, 8]] = TOKENIZER.mask_id
     tokens[1, 15:] = TOKENIZER.pad_id
     tokens[1, 4] = TOKENIZER.mask_id
     real = tokens != TOKENIZER.pad_id
 
-    params = to_params(published_weights(esm.state_dict()))
-    model = build_model(CONFIG, TOKENIZER)
+    assert weights.tokenizer.make() == TOKENIZER
+    model = build_model(weights.model, TOKENIZER)
     run = jax.jit(lambda p, t: model.apply(p, t, layers=(1, 2, 3), attention=True))
-    ours = jax.tree.map(np.asarray, run(params, tokens))
+    ours = jax.tree.map(np.asarray, run(to_params(weights), tokens))
     with torch.no_grad():
         theirs = esm(
             input_ids=torch.tensor(tokens, dtype=torch.long),
@@ -131,14 +86,11 @@ def test_logits_embeddings_and_maps_agree(esm):
         check(ours["attention"][layer].swapaxes(1, 2), theirs.attentions[layer - 1].swapaxes(1, 2))
 
 
-def test_without_token_dropout_the_logits_are_far_off(esm):
+def test_without_token_dropout_the_logits_are_far_off(esm, weights):
     # The comparison above would notice: FACTS says wrong "by their own size".
-    import dataclasses
-
     tokens = np.array([[3, *range(4, 14)]], np.int32)
-    params = to_params(published_weights(esm.state_dict()))
-    config = dataclasses.replace(CONFIG, token_dropout=0.0)
+    config = dataclasses.replace(weights.model, token_dropout=0.0)
     run = jax.jit(lambda p, t: build_model(config, TOKENIZER).apply(p, t)["logits"])
     with torch.no_grad():
         theirs = esm(input_ids=torch.tensor(tokens, dtype=torch.long)).logits.numpy()
-    assert np.abs(run(params, tokens) - theirs).max() > 0.05 * np.abs(theirs).max()
+    assert np.abs(run(to_params(weights), tokens) - theirs).max() > 0.05 * np.abs(theirs).max()

@@ -1,5 +1,6 @@
 """Fixtures in, every layout out, back in: the same bits, and the stored numbers everywhere."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ from nt_jax.checkpoint import save_params
 from nt_jax.config import Experiment
 from nt_jax.errors import InputError
 from nt_jax.interchange import formats, runtimes
-from nt_jax.interchange.exporter import WRITERS
+from nt_jax.interchange.exporter import HALF, WRITERS
 from nt_jax.interchange.importer import import_checkpoint
 
 
@@ -87,7 +88,7 @@ def test_out_and_back(imported, layout, tmp_path, capfd):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
 
 
-@pytest.mark.parametrize("layout", ["safetensors"])
+@pytest.mark.parametrize("layout", HALF)
 def test_bfloat16_is_proven_with_its_own_tolerance(imported, layout, tmp_path, capfd):
     workdir, _ = imported
     out = tmp_path / "out"
@@ -118,8 +119,9 @@ def test_another_checkpoint_is_not_equal(imported, tmp_path, capfd):
     ("arguments", "message"),
     [
         (["import", "/nowhere", "--workdir", "W"], "no such folder"),
+        (["import", "nt_v2_50m_multispecie", "--workdir", "W"], "did you mean"),
         (["import", "EMPTY", "--workdir", "W"], "no checkpoint in a known layout"),
-        (["export", "--checkpoint", "RUN", "--format", "onx", "--out", "W"], "known: safetensors"),
+        (["export", "--checkpoint", "RUN", "--format", "onx", "--out", "W"], "known: hf"),
         (["export", "--checkpoint", "RUN@7", "--format", "nt", "--out", "W"], "there are [0]"),
         (["export", "--checkpoint", "RUN", "--format", "nt", "--out", "W", "--dtype", "bfloat16"],
          "float32 only"),
@@ -149,3 +151,17 @@ def test_bad_input_is_one_line(imported, arguments, message, tmp_path, capfd):
 def test_an_import_is_no_run_to_resume(imported):
     with pytest.raises(InputError, match=r"imported weights, no run.*--init-from"):
         workdirs.claim(imported[0], Experiment(name="x"), "abc", None)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_runs_in_bfloat16_leave_with_exact_weights(imported, layout, tmp_path):
+    """What a pod trains: float32 parameters, bfloat16 arithmetic."""
+    loaded = nt_jax.load(imported[0])
+    half = dataclasses.replace(loaded.config.model, compute_dtype="bfloat16", remat="dots")
+    config = dataclasses.replace(loaded.config, model=half)
+    workdirs.create(tmp_path / "run", config, {"imported_from": "a test"})
+    save_params(tmp_path / "run", jax.tree.map(np.array, loaded.params), config, {"tokens": 0})
+    out = str(tmp_path / "out")
+    checkpoint = str(tmp_path / "run")
+    assert cli.main(["export", "--checkpoint", checkpoint, "--format", layout, "--out", out]) == 0
+    assert cli.main(["verify", str(imported[0]), out]) == 0

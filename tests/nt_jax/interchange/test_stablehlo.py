@@ -107,17 +107,10 @@ def test_the_program_holds_neither_weights_nor_paths(published, folder, program)
     assert bytes(again) == content
 
 
-def test_bfloat16_arithmetic_keeps_float32_outputs(published, forward):
+def test_what_a_model_trains_in_does_not_change_its_program(published, folder):
     half = dataclasses.replace(published.model, compute_dtype="bfloat16", remat="dots")
-    program = export_forward(half, published.tokenizer)
-    params = to_params(published.weights())
-    weights = {f"{m}/{n}": x for m, named in params.items() for n, x in named.items()}
-    tokens = published.outputs["tokens"]
-    found, exact = jax.jit(program.call)(weights, tokens), forward(tokens)
-    assert {str(x.dtype) for x in found.values()} == {"float32"}
-    real = tokens != published.tokenizer.make().pad_id
-    error = np.abs(found["logits"] - exact["logits"])[real].max() / np.abs(exact["logits"]).max()
-    assert 1e-4 < error < 0.1
+    program = export_forward(half, published.tokenizer).serialize()
+    assert bytes(program) == (folder / PROGRAM_FILE).read_bytes()
 
 
 def test_run_py_needs_neither_haiku_nor_us(published, folder, tmp_path):
