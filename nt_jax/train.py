@@ -58,6 +58,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
     optimizer = optim.optimizer(experiment.optim, steps)
     workdir.claim(folder, experiment, dataset.fingerprint, init_from)
     tokenizer.save(folder / workdir.TOKENIZER)
+    workdir.store_datacard(folder, dataset.datacard)
 
     # --- State: restored, taken over, or fresh ------------------------------------------------
     fresh = functools.partial(init_state, model, optimizer)

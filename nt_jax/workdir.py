@@ -13,6 +13,7 @@ from nt_jax.files import is_temporary, write_atomically
 from nt_jax.runtime import git_revision, versions
 
 CONFIG, DONE, TOKENIZER, UNIGRAM = "config.json", "DONE", "tokenizer.json", "unigram.npy"
+DATACARD = "datacard.json"
 
 # What may change between two starts of one run: it moves no bit of the data order or the masks.
 FREE = ("data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit")
@@ -66,6 +67,11 @@ def claim(
         create(workdir, experiment, {"dataset": dataset, "init_from": init_from})
         return
     _write(workdir, record)
+
+
+def store_datacard(workdir: pathlib.Path, card: dict[str, Any]) -> None:
+    """Keeps what the run is trained on, for reports and exports far from the windows."""
+    write_atomically(workdir / DATACARD, json.dumps(card, indent=2) + "\n")
 
 
 def check_empty(workdir: pathlib.Path) -> None:

@@ -12,12 +12,22 @@ from nt_jax.report.record import Run
 
 NAME = "README.md"
 
+_LIBRARIES = {"hf": "transformers", "flax": "flax", "stablehlo": "jax", "onnx": "onnx"}
+_TRANSFORMERS = """from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER"{options})
+model = AutoModelForMaskedLM.from_pretrained("FOLDER"{options})
+logits = model(**tokenizer("ATTCCG<mask>ATTCCG", return_tensors="pt")).logits"""
+_NNX = """from model import load  # model.py of this folder
+
+model = load("FOLDER")"""
+
 
 def write_card(run: Run, step: int, layout: str, folder: pathlib.Path, proof: str) -> None:
     """Writes README.md into an exported folder, with a checksum of every other file in it.
 
     `proof` is what the comparison of both sides printed. Numbers that the run has not are left
-    out, never made up.
+    out, never made up, and so are paths of the machine it lies on.
     """
     config = run.experiment
     vocabulary = config.tokenizer.make()
@@ -32,8 +42,11 @@ def write_card(run: Run, step: int, layout: str, folder: pathlib.Path, proof: st
         ["written by", f"nt-jax {__version__}"],
     ]
     parts = [
-        f"---\nlibrary_name: nt-jax\ntags: [dna, genomics, masked-lm]\n---\n# {config.name}",
+        f"---\nlibrary_name: {_LIBRARIES.get(layout, 'nt-jax')}\npipeline_tag: fill-mask\n"
+        f"tags: [dna, genomics, masked-lm]\n---\n# {config.name}",
         aligned(["", ""], facts),
+        "## Use",
+        _use(layout, folder),
         "## Training",
         _training(run, step),
         "## Evaluation",
@@ -59,7 +72,7 @@ def _architecture(run: Run) -> str:
 def _training(run: Run, step: int) -> str:
     config, record = run.experiment, run.record
     if "imported_from" in record:
-        return f"Imported from `{record['imported_from']}`; nothing was trained by nt-jax."
+        return f"Imported from `{_public(record['imported_from'])}`; nothing was trained by nt-jax."
     length, batch = config.data.sequence_length, config.train.global_batch
     masking, optim = config.masking, config.optim
     facts = [
@@ -69,7 +82,7 @@ def _training(run: Run, step: int) -> str:
         ["selected", f"{masking.ratio:.0%} of the tokens"],
         ["of them", f"{masking.mask:.0%} `<mask>`, {masking.random:.0%} random"],
         ["optimizer", f"{optim.name}, {optim.schedule}, peak rate {optim.peak_lr:g}"],
-        ["started from", record.get("init_from") or "random weights"],
+        ["started from", _public(record.get("init_from") or "random weights")],
     ]
     if run.datacard:
         names = ", ".join(
@@ -83,6 +96,25 @@ def _training(run: Run, step: int) -> str:
         ]
     facts.append(["dataset fingerprint", f"`{record['dataset']}`"])
     return aligned(["", ""], facts)
+
+
+def _use(layout: str, folder: pathlib.Path) -> str:
+    """The shortest way to the numbers."""
+    if layout == "hf":
+        own = (folder / "modeling_nt.py").is_file()
+        python = _TRANSFORMERS.format(options=", trust_remote_code=True" if own else "")
+    elif layout == "flax":
+        python = _NNX
+    elif (folder / "run.py").is_file():
+        python = (folder / "run.py").read_text().strip()
+    else:
+        return "```\nnt-jax import FOLDER --workdir RUN\n```"
+    return f"```python\n{python}\n```"
+
+
+def _public(source: str) -> str:
+    """Without the path of the machine it was on."""
+    return pathlib.Path(source).name if source.startswith(("/", "..", "~")) else source
 
 
 def _evaluation(run: Run, step: int) -> str:

@@ -94,7 +94,10 @@ def export_checkpoint(
         ours = runtimes.run_params(params, model, tokenizer, tokens)
         del params, weights
         jax.clear_caches()
-        sides = {str(name): ours, f"{layout} {dtype}": runtimes.run(part, tokens)}
+        sides = {
+            f"{workdir.resolve().name}@{step}": ours,
+            f"{layout} {dtype}": runtimes.run(part, tokens),
+        }
         certificate = compare(tokens, vocabulary.pad_id, sides, TOLERANCES[dtype])
         if not certificate.passed:
             raise NotEqualError(f"{folder}: not written\n{certificate.table()}")

@@ -12,9 +12,8 @@ from nt_jax.config import Experiment
 from nt_jax.errors import InputError
 from nt_jax.evaluation.summary import RESULTS, read_results
 from nt_jax.metrics import read_metrics
-from nt_jax.workdir import DONE, read_config
+from nt_jax.workdir import DATACARD, DONE, read_config
 
-DATACARD = "datacard.json"
 Row = dict[str, Any]
 
 

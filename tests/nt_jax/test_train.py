@@ -1,5 +1,6 @@
 """Training through the command line: bitwise resume after kills, meshes, init-from, divergence."""
 
+import json
 import pathlib
 import signal
 import subprocess
@@ -148,6 +149,11 @@ def test_done_runs_stay_done(folder, reference):
     again = run(*train(folder, "reference"))
     assert again.returncode == 0, again.stderr
     assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_workdir_keeps_the_data_card(folder, reference):
+    card = (reference / "datacard.json").read_text()
+    assert json.loads(card) == json.loads((folder / "data" / "datacard.json").read_text())
 
 
 def test_training_lowers_the_loss_below_the_unigram_start(reference):

@@ -68,7 +68,8 @@ def test_out_and_back(imported, layout, tmp_path, capfd):
     assert capfd.readouterr().out.endswith("equal\n")
     assert json.loads((out / "certificate.json").read_text())["passed"] is True
     card = (out / "README.md").read_text()
-    assert "Imported from" in card
+    assert "Imported from `v" in card
+    assert str(workdir.parent) not in card + (out / "certificate.json").read_text()
     for path in out.rglob("*"):
         if path.is_file() and path.name != "README.md":
             assert str(path.relative_to(out)) in card
