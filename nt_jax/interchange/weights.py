@@ -9,6 +9,7 @@ moves bits and computes nothing.
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,9 @@ _BLOCK_MODULES = {
     "nt/block/ffn/fc1": "fc1",
     "nt/block/ffn/fc2": "fc2",
 }
+
+# The number of a layer in names of any layout.
+_LAYER_NUMBER = re.compile(r"(?:layer[._]|blocks\.)(\d+)")
 
 FLOATS = ("float32", "bfloat16", "float16")
 """Types of tensors that become parameters; half precision is widened."""
@@ -93,10 +97,32 @@ def check_tensors(
 
 
 def report_faults(faults: Mapping[str, Iterable[str]], where: str) -> None:
-    """Raises InputError with every fault by kind, where there is one."""
-    problems = [f"{kind} {', '.join(sorted(names))}" for kind, names in faults.items() if names]
+    """Raises InputError with every fault by kind; faults of several layers stand together."""
+    problems = [f"{kind} {', '.join(_gathered(names))}" for kind, names in faults.items() if names]
     if problems:
         raise InputError(f"{where}: {'; '.join(problems)}")
+
+
+def _gathered(names: Iterable[str]) -> list[str]:
+    """`layer.0.x`, `layer.1.x`, `layer.2.x` as `layer.{0-2}.x`; nothing is left out."""
+    layers: dict[tuple[str, str], list[int]] = {}
+    for name in sorted(names):
+        found = _LAYER_NUMBER.search(name)
+        around = (name[: found.start(1)], name[found.end(1) :]) if found else (name, "")
+        layers.setdefault(around, []).extend([int(found[1])] if found else [])
+    return [before + _ranges(numbers) + after for (before, after), numbers in layers.items()]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Nothing, `7`, or several as `{0-2,5}`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return f"{{{','.join(texts)}}}" if len(numbers) > 1 else "".join(texts)
 
 
 def to_params(

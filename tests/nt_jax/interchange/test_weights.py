@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from nt_jax.errors import InputError
-from nt_jax.interchange.weights import expected_tensors, of_params, stacked, to_params
+from nt_jax.interchange.weights import (
+    expected_tensors,
+    of_params,
+    report_faults,
+    stacked,
+    to_params,
+)
 from nt_jax.model.factory import build_model
 from tests.nt_jax.interchange.conftest import EMBED
 
@@ -123,3 +129,19 @@ def test_half_precision_is_widened_exactly(published, dtype):
     np.testing.assert_array_equal(
         params["nt/embed/token"]["embeddings"], half[EMBED].astype(np.float32)
     )
+
+
+def test_faults_of_many_layers_are_all_named_in_short():
+    layers = [f"esm.layer.{i}.x of shape [1]" for i in (0, 1, 2, 5, 10, 11)]
+    faults = {
+        "missing": [*layers, "esm.norm", "esm.layer.7.x of shape [1]", "esm.layer.3.y"],
+        "unexpected": [f"esm_transformer/attention_layer_{i}/~/fc1/w" for i in (1, 0)],
+        "wrong": [],
+    }
+    with pytest.raises(InputError) as caught:
+        report_faults(faults, "here")
+    assert str(caught.value) == (
+        "here: missing esm.layer.{0-2,5,7,10-11}.x of shape [1], esm.layer.3.y, esm.norm; "
+        "unexpected esm_transformer/attention_layer_{0-1}/~/fc1/w"
+    )
+    report_faults({"missing": []}, "here")
