@@ -143,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
         help="in place of the source's; 1e-5 for the published PyTorch models, whose configs say "
         "1e-12",
     )
+    bring.add_argument(
+        "--unpickle", action="store_true",
+        help="read pytree_ckpt.joblib with joblib.load, as the published loader does: code in the "
+        "file will run, so only for files of trusted origin",
+    )  # fmt: skip
 
     export = command("export", _export, "Write a checkpoint in another layout, proven equal.")
     export.add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="workdir")
@@ -302,7 +307,9 @@ def _import(options: argparse.Namespace) -> None:
     from nt_jax import interchange_commands, runtime
 
     runtime.configure()
-    interchange_commands.import_(options.source, options.workdir, options.layer_norm_epsilon)
+    interchange_commands.import_(
+        options.source, options.workdir, options.layer_norm_epsilon, options.unpickle
+    )
 
 
 def _export(options: argparse.Namespace) -> int:

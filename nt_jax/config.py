@@ -31,10 +31,13 @@ class TokenizerConfig:
     """Bases per token; 1 is single nucleotide, 3 is codons."""
     vocabulary: Literal["v1", "v2"] = "v2"
     """Special tokens in front: v1 `<unk> <pad> <mask> <cls>`, v2 adds `<eos> <bos>`."""
+    letters: Literal["any", "upper_acgtn"] = "any"
+    """Sequences as they come, or only upper-case A, C, G, T and N as in the published code (other
+    letters are refused). FASTA files and task tables are cleaned before they are tokenized."""
 
     def make(self) -> KmerTokenizer:
         """The tokenizer itself."""
-        return KmerTokenizer(k=self.k, vocabulary=self.vocabulary)
+        return KmerTokenizer(k=self.k, vocabulary=self.vocabulary, letters=self.letters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,9 @@ class ModelConfig:
     """Base of the rotary frequencies."""
     rope_rescale: float = 1.0
     """Context extension s: the base becomes base * s^(K/(K-2)) (SegmentNT)."""
+    rotary_angles: Literal["float32", "compute_dtype"] = "float32"
+    """Angles and rotation in float32, or rounded to the compute dtype as in the published code
+    (docs/interchange.md); the two are the same in float32."""
     ffn_activation: Literal["gelu", "swish"] = "swish"
     """Exact GELU (v1) or swish (v2)."""
     ffn_gated: bool = True

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from nt_jax.errors import InputError
-from nt_jax.interchange import runtimes
+from nt_jax.interchange import formats, runtimes
 from nt_jax.interchange.exporter import (
     EXAMPLE_LENGTH,
     WRITERS,
@@ -25,14 +25,18 @@ from nt_jax.interchange.exporter import (
 )
 from nt_jax.interchange.importer import import_checkpoint
 from nt_jax.interchange.proof import TOLERANCES, compare, example_tokens
+from nt_jax.interchange.unpickled import read_unpickled
 
 LAYOUTS = tuple(WRITERS)
 
 
-def import_(source: str, workdir: pathlib.Path, layer_norm_epsilon: float | None) -> None:
-    """Writes the workdir and says how to go on."""
+def import_(
+    source: str, workdir: pathlib.Path, layer_norm_epsilon: float | None, unpickle: bool
+) -> None:
+    """Writes the workdir and says how to go on; `unpickle` runs the code of a joblib file."""
+    read = read_unpickled if unpickle else formats.read
     with _bytes_bar("reading") as progress:
-        experiment = import_checkpoint(source, workdir, progress, layer_norm_epsilon)
+        experiment = import_checkpoint(source, workdir, progress, layer_norm_epsilon, read)
     print(f"{workdir}: {experiment.name}, checkpoint 0", file=sys.stderr)
 
 
@@ -56,7 +60,7 @@ def verify(
         raise InputError(f"{left}: compared with itself; name two checkpoints")
     model, tokenizer = runtimes.describe(left)
     other, vocabulary = runtimes.describe(right)
-    if tokenizer != vocabulary:
+    if (tokenizer.k, tokenizer.vocabulary) != (vocabulary.k, vocabulary.vocabulary):
         raise InputError(
             f"{left} and {right}: other vocabularies (k={tokenizer.k} {tokenizer.vocabulary}, "
             f"k={vocabulary.k} {vocabulary.vocabulary}); there is no common input"

@@ -7,7 +7,8 @@ k-mers in the product order of A, T, C, G, then A, T, C, G and N. With k = 1 the
 single letters, which are not listed twice.
 
 Lower case is read as upper case and U as T; the other IUPAC letters become N. Anything else is
-refused with its position.
+refused with its position. With `letters="upper_acgtn"` so is everything but upper-case A, C, G, T
+and N, as by the published tokenizer.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import functools
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,35 +37,55 @@ _IUPAC = "NRYSWKMBDHV"
 _N, _BAD = 4, 255
 
 
-def _code_table() -> bytes:
-    """256 entries for `bytes.translate`: 0-3 for A, T, C, G, 4 for N, 255 for other characters."""
+def _code_table(letters: Iterable[tuple[str, int]]) -> bytes:
+    """256 entries for `bytes.translate`: code of each letter, 255 for other characters."""
     table = bytearray([_BAD]) * 256
-    letters = [*((base, code) for code, base in enumerate(BASES)), ("U", BASES.index("T"))]
-    for letter, code in [*letters, *((letter, _N) for letter in _IUPAC)]:
-        table[ord(letter)] = table[ord(letter.lower())] = code
+    for letter, code in letters:
+        table[ord(letter)] = code
     return bytes(table)
 
 
-_CODES = _code_table()
+_PUBLISHED = tuple((letter, code) for code, letter in enumerate(BASES + "N"))
+_ANY = (*_PUBLISHED, ("U", BASES.index("T")), *((letter, _N) for letter in _IUPAC))
+_CODES = {
+    "any": _code_table((way(letter), code) for letter, code in _ANY for way in (str, str.lower)),
+    "upper_acgtn": _code_table(_PUBLISHED),
+}
+"""Code tables by the letters that a tokenizer takes: 0-3 for A, T, C, G and 4 for N."""
+
+
+class UnknownLetterError(InputError, KeyError):
+    """A letter that `letters="upper_acgtn"` refuses.
+
+    The published tokenizer raises KeyError there, so what catches that catches this too.
+    """
+
+    # KeyError would show the message as a quoted key.
+    __str__ = Exception.__str__
 
 
 @dataclasses.dataclass(frozen=True)
 class KmerTokenizer:
-    """Non-overlapping k-mers; immutable, hashable, equal when k and vocabulary are equal.
+    """Non-overlapping k-mers; immutable, hashable, equal when all three fields are equal.
 
-    Raises InputError for a k outside 1..12 or an unknown vocabulary.
+    Raises InputError for a k outside 1..12, an unknown vocabulary or unknown letters.
     """
 
     k: int = 6
     """Bases in one full token; 6 is the Nucleotide Transformer, 3 codons, 1 single nucleotide."""
     vocabulary: str = "v2"
     """`v1` or `v2`: which special tokens stand in front of the k-mers."""
+    letters: str = "any"
+    """`any`: either case, U and the IUPAC codes; `upper_acgtn`: what the published code takes."""
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MAX_K:
             raise InputError(f"tokenizer: k must be an integer in 1..{MAX_K}, not {self.k!r}")
         if self.vocabulary not in SPECIAL_TOKENS:
             raise InputError(f"tokenizer: unknown vocabulary {self.vocabulary!r}; known: v1, v2")
+        if self.letters not in _CODES:
+            known = ", ".join(_CODES)
+            raise InputError(f"tokenizer: unknown letters {self.letters!r}; known: {known}")
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -127,9 +148,11 @@ class KmerTokenizer:
 
         Raises:
             InputError: a character is no IUPAC nucleotide letter (named with its 0-based position).
+            UnknownLetterError: an InputError and KeyError, for any other letter than upper-case A,
+                C, G, T and N where `letters` is "upper_acgtn".
             TypeError: an array that is not one-dimensional uint8.
         """
-        codes = _base_codes(sequence)
+        codes = _base_codes(sequence, self.letters)
         # The ids of the single letters are consecutive, as their codes are; with k = 1 they are
         # all there is, and N needs no care.
         if self.k > 1 and _N in codes:
@@ -189,7 +212,7 @@ class KmerTokenizer:
             try:
                 ids = self.encode(sequence)
             except InputError as error:
-                raise InputError(f"sequence {row}: {error}") from None
+                raise type(error)(f"sequence {row}: {error}") from None
             if ids.size > length:
                 raise InputError(
                     f"sequence {row}: {ids.size} tokens with <cls> are more than the length "
@@ -255,6 +278,7 @@ class KmerTokenizer:
             "type": "kmer",
             "k": self.k,
             "vocabulary": self.vocabulary,
+            "letters": self.letters,
             "vocab_size": self.vocab_size,
             "special_tokens": list(self.special_tokens),
         }
@@ -267,8 +291,9 @@ def load_tokenizer(path: str | pathlib.PurePath) -> KmerTokenizer:
     tokenizer of this k and vocabulary has.
     """
     try:
-        values = json.loads(_file(path).read_text())
-        tokenizer = KmerTokenizer(k=values["k"], vocabulary=values["vocabulary"])
+        # Files written before there was a choice of letters do not name them.
+        values = {"letters": "any"} | json.loads(_file(path).read_text())
+        tokenizer = KmerTokenizer(values["k"], values["vocabulary"], values["letters"])
     except OSError as error:
         raise InputError(f"{path}: cannot read the tokenizer: {error.strerror}") from None
     except KeyError as error:
@@ -293,7 +318,7 @@ def _file(path: str | pathlib.PurePath) -> Any:
     return pathlib.Path(path) if isinstance(path, str) else path
 
 
-def _base_codes(sequence: str | bytes | np.ndarray) -> bytes:
+def _base_codes(sequence: str | bytes | np.ndarray, letters: str) -> bytes:
     """One code a base: 0-3 for A, T, C, G and 4 for N; InputError names a bad character."""
     if isinstance(sequence, str):
         # A non-ASCII character becomes one "?", so positions stay those of the text.
@@ -304,13 +329,18 @@ def _base_codes(sequence: str | bytes | np.ndarray) -> bytes:
         raw = sequence.tobytes()
     else:
         raw = sequence
-    codes = raw.translate(_CODES)
+    codes = raw.translate(_CODES[letters])
     position = codes.find(_BAD)
     if position >= 0:
         character = sequence[position] if isinstance(sequence, str) else chr(raw[position])
+        where = f"character {character!r} at position {position} (0-based)"
+        if letters == "upper_acgtn":
+            raise UnknownLetterError(
+                f"{where} is refused by letters='upper_acgtn'; allowed are upper-case A, C, G, T "
+                "and N; letters='any' takes either case, U and the IUPAC codes"
+            )
         raise InputError(
-            f"character {character!r} at position {position} (0-based) is no nucleotide letter; "
-            "allowed are A, C, G, T, U, N and the IUPAC codes"
+            f"{where} is no nucleotide letter; allowed are A, C, G, T, U, N and the IUPAC codes"
         )
     return codes
 

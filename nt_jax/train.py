@@ -33,7 +33,10 @@ from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
 FINISHED, PREEMPTED = 0, 75
 LOGITS = "nt/head/logits"
 # Fields of a model that another model may have and still take over its weights.
-_NOT_IN_WEIGHTS = ("compute_dtype", "remat", "token_dropout", "rope_rescale", "embed_init_std")
+_NOT_IN_WEIGHTS = (
+    "compute_dtype", "remat", "token_dropout", "rope_rescale", "rotary_angles", "embed_init_std",
+    "letters",
+)  # fmt: skip
 
 
 class DivergedError(RuntimeError):

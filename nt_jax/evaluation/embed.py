@@ -94,7 +94,7 @@ def _windows(
         try:
             ids = tokenizer.encode(sequence)
         except InputError as error:
-            raise InputError(f"sequence {count - 1}: {error}") from None
+            raise type(error)(f"sequence {count - 1}: {error}") from None
         body = ids[1:]
         if not body.size:
             raise InputError(f"sequence {count - 1} is empty; leave it out")

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,8 +14,15 @@ from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.config import Experiment
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embed import BATCH_TOKENS, Bases, Pooling, embed_layers
+from nt_jax.model.attention import reference_heads
 from nt_jax.model.factory import Model, Params, build_model
 from nt_jax.tokenizers import KmerTokenizer
+
+HeadNumbers = Literal["true", "reference"]
+_HEAD_NUMBERS: Mapping[str, Callable[[Array], Array]] = {
+    "true": lambda maps: maps,
+    "reference": reference_heads,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,14 +59,16 @@ class LoadedModel:
         tokens: np.ndarray | Array,
         layers: Sequence[int] = (),
         attention: bool = False,
+        heads: HeadNumbers = "true",
     ) -> dict[str, Any]:
         """Logits and what else is asked for; compiled once for each shape and choice of layers.
 
         `tokens` are integers [B, T], padded with `<pad>` at the end. Returns {"logits": float32
         [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's is the output of the head's
         first LayerNorm), "attention": {layer: [B, H, T, T]} (query, key) of `layers`, or of all
-        layers when none is named}. Raises InputError for token ids outside the vocabulary, more
-        than `max_positions` tokens or an unknown layer.
+        layers when none is named}. Heads count from 0; `heads="reference"` gives them the numbers
+        of the published `attention_maps_to_save` (`reference_heads`). Raises InputError for token
+        ids outside the vocabulary, more than `max_positions` tokens, an unknown layer or numbering.
         """
         tokens = np.asarray(tokens)
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
@@ -73,8 +82,10 @@ class LoadedModel:
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < vocabulary):
             wrong = tokens[(tokens < 0) | (tokens >= vocabulary)][0]
             raise InputError(f"token id {wrong} is outside the vocabulary of {vocabulary}")
+        if heads not in _HEAD_NUMBERS:
+            raise InputError(f"heads={heads!r}; known: {', '.join(_HEAD_NUMBERS)}")
         chosen = self.check_layers(layers)
-        return _apply(self.model, self.params, tokens.astype(np.int32), chosen, attention)
+        return _apply(self.model, self.params, tokens.astype(np.int32), chosen, attention, heads)
 
     def embed(
         self,
@@ -137,12 +148,16 @@ def random_like(loaded: LoadedModel, seed: int) -> LoadedModel:
     return dataclasses.replace(loaded, params=params, step=0)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "layers", "attention"))
+@functools.partial(jax.jit, static_argnames=("model", "layers", "attention", "heads"))
 def _apply(
     model: Model,
     params: Params,
     tokens: Int[np.ndarray | Array, "B T"],
     layers: tuple[int, ...],
     attention: bool,
+    heads: HeadNumbers,
 ) -> dict[str, Any]:
-    return model.apply(params, tokens, layers, attention)
+    found = model.apply(params, tokens, layers, attention)
+    renumber = _HEAD_NUMBERS[heads]
+    maps = {layer: renumber(layer_maps) for layer, layer_maps in found["attention"].items()}
+    return found | {"attention": maps}

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from nt_jax.config import MaskingConfig, ModelConfig, TokenizerConfig, from_dict
+from nt_jax.config import MaskingConfig, ModelConfig, TokenizerConfig, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.interchange.weights import report_faults
 from nt_jax.tokenizers import MAX_K, SPECIAL_TOKENS, KmerTokenizer
@@ -29,7 +29,7 @@ ESM_TOKEN_DROPOUT = 0.15 * 0.8
 _POSITIONS = {"absolute": "learned", "rotary": "rotary"}
 _ACTIVATIONS = {"silu": "swish", "gelu": "gelu"}
 # Settings of a run, not of the weights; kept where they are not the default.
-_RUN_SETTINGS = ("embed_init_std", "compute_dtype", "remat")
+_RUN_SETTINGS = ("embed_init_std", "compute_dtype", "remat", "rotary_angles")
 _RUN_KEY = "nt_jax"
 
 # PyTorch name -> ours; these must be there.
@@ -76,8 +76,10 @@ def config_from_hf(
         "embed_layer_norm": _typed(values, "emb_layer_norm_before", bool, where, False),
         "layer_norm_epsilon": _typed(values, "layer_norm_eps", float, where, 1e-12),
     }
-    fields |= _typed(values, _RUN_KEY, dict, where, {})
-    return from_dict(ModelConfig, fields, where), tokenizer
+    settings = dict(_typed(values, _RUN_KEY, dict, where, {}))
+    letters = settings.pop("letters", tokenizer.letters)
+    tokenizer = from_dict(TokenizerConfig, to_dict(tokenizer) | {"letters": letters}, where)
+    return from_dict(ModelConfig, fields | settings, where), tokenizer
 
 
 def hf_from_config(
@@ -114,6 +116,8 @@ def hf_from_config(
     defaults = ModelConfig()
     settings = {name: getattr(model, name) for name in _RUN_SETTINGS}
     settings = {k: v for k, v in settings.items() if v != getattr(defaults, k)}
+    if tokenizer.letters != TokenizerConfig().letters:
+        settings["letters"] = tokenizer.letters
     if settings:
         common[_RUN_KEY] = settings
     if model.positions == "learned":

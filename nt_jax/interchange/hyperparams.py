@@ -32,6 +32,9 @@ _HYPERPARAMS: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "add_bias_kv": False,
     "pre_layer_norm": True,
+    # Ours: written where they are not the default, and ignored by the published loader.
+    "rotary_angles": "float32",
+    "letters": "any",
 }
 # What the published loader reads from the file and what it takes for granted.
 _PUBLISHED_DEFAULTS = {"rope_base": 10_000.0, "rope_rescale": 1.0, "layer_norm_epsilon": 1e-5}
@@ -69,6 +72,7 @@ def config_from_hyperparams(
             "positions": _positions(values, where),
             "max_positions": values["max_positions"],
             "rope_rescale": values["rescaling_factor"] or 1.0,
+            "rotary_angles": values["rotary_angles"],
             "ffn_activation": _supported(values, "ffn_activation_name", _ACTIVATIONS, where),
             "ffn_gated": _supported(values, "use_glu_in_ffn", _FLAG, where),
             "ffn_bias": _supported(values, "add_bias_ffn", _FLAG, where),
@@ -81,7 +85,7 @@ def config_from_hyperparams(
     )
     _supported(values, "add_bias_kv", {False: False}, where)
     _supported(values, "pre_layer_norm", {True: True}, where)
-    return model, _tokenizer(values["k_for_kmers"], vocab_rows, where)
+    return model, _tokenizer(values["k_for_kmers"], values["letters"], vocab_rows, where)
 
 
 def hyperparams_from_config(
@@ -122,6 +126,8 @@ def hyperparams_from_config(
         "ffn_activation_name": activations[model.ffn_activation],
         "add_bias_ffn": model.ffn_bias,
         "add_bias_kv": False,
+        **({"rotary_angles": model.rotary_angles} if model.rotary_angles != "float32" else {}),
+        **({"letters": tokenizer.letters} if tokenizer.letters != "any" else {}),
     }
 
 
@@ -157,8 +163,11 @@ def _token_dropout(values: Mapping[str, Any], where: str) -> float:
     return float(shares[0] * shares[1])
 
 
-def _tokenizer(k: Any, vocab_rows: int, where: str) -> TokenizerConfig:
-    kinds = [from_dict(TokenizerConfig, {"k": k, "vocabulary": v}, where) for v in ("v1", "v2")]
+def _tokenizer(k: Any, letters: Any, vocab_rows: int, where: str) -> TokenizerConfig:
+    kinds = [
+        from_dict(TokenizerConfig, {"k": k, "vocabulary": vocabulary, "letters": letters}, where)
+        for vocabulary in ("v1", "v2")
+    ]
     rows = [kind.make().vocab_size for kind in kinds]
     if vocab_rows not in rows:
         raise InputError(

@@ -10,7 +10,7 @@ from nt_jax import workdir
 from nt_jax.checkpoint import save_params
 from nt_jax.config import DataConfig, Experiment
 from nt_jax.interchange import formats, hub
-from nt_jax.interchange.weights import to_params
+from nt_jax.interchange.weights import Weights, to_params
 
 
 def import_checkpoint(
@@ -18,6 +18,7 @@ def import_checkpoint(
     folder: pathlib.Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     layer_norm_epsilon: float | None = None,
+    read: Callable[[pathlib.Path], Weights] = formats.read,
 ) -> Experiment:
     """Writes the workdir `folder` with the parameters of `source` as its checkpoint 0.
 
@@ -26,11 +27,12 @@ def import_checkpoint(
     it. The sequence length is the longest that the model takes. Memory: the parameters and about
     1 GB. Whole or not at all: nothing has the name of `folder` before all of it is written.
     `progress` gets (bytes read, bytes in all). `layer_norm_epsilon` replaces that of the source:
-    published PyTorch configs say 1e-12 where the models were trained with 1e-5. Raises InputError.
+    published PyTorch configs say 1e-12 where the models were trained with 1e-5. `read` is the
+    reader of the folder. Raises InputError.
     """
     workdir.check_empty(folder)
     path, name = hub.find(source)
-    weights = formats.read(path)
+    weights = read(path)
     model = weights.model
     if layer_norm_epsilon is not None:
         model = dataclasses.replace(model, layer_norm_epsilon=layer_norm_epsilon)

@@ -2,15 +2,16 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from nt_jax.config import ConfigError, MaskingConfig, ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
 from nt_jax.interchange.hyperparams import config_from_hyperparams, hyperparams_from_config
 from nt_jax.interchange.joblib_file import read_tree, write_tree
-from nt_jax.interchange.stored_array import StoredArray
 from nt_jax.interchange.weights import (
     FLOATS,
     ROOT,
@@ -27,8 +28,28 @@ _EMBEDDING = f"{ROOT}/~/embed/embeddings"
 _LAYER = f"{ROOT}/attention_layer_"
 
 
-def read_nt(folder: pathlib.Path) -> Weights:
-    """A published checkpoint; its tensors are maps of the file.
+@runtime_checkable
+class ReadableArray(Protocol):
+    """An array that is read when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of what `read` returns."""
+
+    def read(self) -> np.ndarray:
+        """The array."""
+
+
+TreeReader = Callable[[pathlib.Path], Mapping[str, ReadableArray]]
+"""joblib file -> its arrays by name, `MODULE/ARRAY`."""
+
+
+def read_nt(folder: pathlib.Path, tree: TreeReader = read_tree) -> Weights:
+    """A published checkpoint; its tensors are maps of the file, unless `tree` loads them.
 
     The rows of the token embedding tell the vocabulary. Raises InputError when a file is missing
     or damaged, or when the two files describe different models.
@@ -40,7 +61,7 @@ def read_nt(folder: pathlib.Path) -> Weights:
             f"{HYPERPARAMS} and {CHECKPOINT}"
         )
     hyperparams = _read_hyperparams(folder / HYPERPARAMS)
-    arrays = read_tree(folder / CHECKPOINT)
+    arrays = tree(folder / CHECKPOINT)
     model, tokenizer = _configs(hyperparams, arrays, folder)
     expected = _expected(model, tokenizer, folder)
     where = str(folder / CHECKPOINT)
@@ -83,7 +104,7 @@ def _read_hyperparams(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _configs(
-    hyperparams: Mapping[str, Any], arrays: Mapping[str, StoredArray], folder: pathlib.Path
+    hyperparams: Mapping[str, Any], arrays: Mapping[str, ReadableArray], folder: pathlib.Path
 ) -> tuple[ModelConfig, TokenizerConfig]:
     """Configs; the two sizes that a wrong pair of files differs in are compared at once."""
     where, checkpoint = str(folder / HYPERPARAMS), folder / CHECKPOINT

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nt_jax.model.layers import Linear
@@ -57,6 +58,16 @@ def dense_attention(
 ) -> Float[Array, "B T H K"]:
     """The default: materialises the maps; runs on every backend and exports everywhere."""
     return weighted_values(attention_weights(query, key, bias), value)
+
+
+def reference_heads(maps: Float[Array, "B H T S"]) -> Float[Array, "B H T S"]:
+    """Maps under the published head numbers: number h holds head h + 1, the last one twice.
+
+    `attention_maps_to_save` of the published model reads `attention_weights[:, number + 1]`, and
+    JAX clamps an index beyond the end; so head 0 is under no number.
+    """
+    heads = maps.shape[1]
+    return maps[:, np.minimum(np.arange(heads) + 1, heads - 1)]
 
 
 class MultiHeadAttention(hk.Module):

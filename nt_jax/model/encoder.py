@@ -1,5 +1,7 @@
 """The encoder of NT v1 and v2: embedding, then L pre-LayerNorm blocks with stacked parameters."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -14,7 +16,7 @@ from nt_jax.config import ModelConfig
 from nt_jax.errors import InputError
 from nt_jax.model.attention import AttentionFunction, MultiHeadAttention, key_bias
 from nt_jax.model.layers import Embed, LayerNorm, Linear
-from nt_jax.model.rotary import rotary_tables
+from nt_jax.model.rotary import Tables, rotary_tables, rounded_rotary_tables
 
 # What the backward pass of a block finds saved. "dots" keeps the outputs of the projections, not
 # the [B,H,T,T] scores (they are matmuls with batch dimensions), which are what fills the memory.
@@ -39,6 +41,12 @@ class Vocabulary(NamedTuple):
 def policy(config: ModelConfig) -> jmp.Policy:
     """Parameters and outputs float32, arithmetic in config.compute_dtype."""
     return jmp.get_policy(f"params=float32,compute={config.compute_dtype},output=float32")
+
+
+def _rotary_tables(config: ModelConfig) -> Callable[..., Tables]:
+    if config.rotary_angles == "float32":
+        return rotary_tables
+    return functools.partial(rounded_rotary_tables, dtype=policy(config).compute_dtype)
 
 
 def embed_tokens(
@@ -107,7 +115,8 @@ def encode(
     if config.positions == "rotary":
         # A length that jax.export leaves open has no table of its own, but rows of the longest.
         known = config.max_positions if is_symbolic_dim(length) else length
-        rotary = rotary_tables(known, config.head_size, config.rope_base, config.rope_rescale)
+        tables = _rotary_tables(config)
+        rotary = tables(known, config.head_size, config.rope_base, config.rope_rescale)
         if is_symbolic_dim(length):
             positions = jnp.arange(length)
             rotary = jnp.asarray(rotary[0])[positions], jnp.asarray(rotary[1])[positions]

@@ -33,6 +33,23 @@ def test_a_wrong_text_is_refused(change, message):
         from_dict(Experiment, {**json.loads(to_json(BASE)), **change})
 
 
+def test_a_text_from_before_a_field_existed_has_its_default():
+    values = json.loads(to_json(BASE))
+    assert values["model"].pop("rotary_angles") == "float32"
+    assert values["tokenizer"].pop("letters") == "any"
+    assert from_dict(Experiment, values) == BASE
+
+
+def test_compatibility_settings_are_overrides_and_reach_the_tokenizer():
+    arguments = ["--model.rotary-angles", "compute_dtype", "--tokenizer.letters", "upper_acgtn"]
+    changed = apply_overrides(BASE, arguments)
+    assert changed.model.rotary_angles == "compute_dtype"
+    assert changed.tokenizer.make().letters == "upper_acgtn"
+    assert from_json(Experiment, to_json(changed)) == changed
+    with pytest.raises(InputError, match=r"'bfloat16' is not one of float32\|compute_dtype"):
+        apply_overrides(BASE, ["--model.rotary-angles", "bfloat16"])
+
+
 def test_overrides_are_typed():
     changed = apply_overrides(
         BASE,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nt_jax.errors import InputError
-from nt_jax.tokenizers import KmerTokenizer, load_tokenizer
+from nt_jax.tokenizers import KmerTokenizer, UnknownLetterError, load_tokenizer
 
 GOLDEN = "ACGTGTACNTGCACGGANCGACTAGTCTGA"
 GOLDEN_IDS = {
@@ -147,6 +147,32 @@ def test_other_characters_are_refused_with_their_position(before, character, aft
     assert "\n" not in str(error.value)
 
 
+@given(TOKENIZERS, DNA)
+def test_published_letters_give_the_same_ids(tokenizer, sequence):
+    strict = KmerTokenizer(tokenizer.k, tokenizer.vocabulary, "upper_acgtn")
+    assert strict != tokenizer
+    ids = tokenizer.encode(sequence).tolist()
+    for form in (sequence, sequence.encode(), np.frombuffer(sequence.encode(), np.uint8)):
+        assert strict.encode(form).tolist() == ids
+
+
+@given(DNA, st.sampled_from("acgtnuURYSWKMBDHVryswkmbdhv-?X é"), DNA)
+def test_published_letters_refuse_all_others_as_the_published_code_does(before, letter, after):
+    strict = KmerTokenizer(6, "v2", "upper_acgtn")
+    expected = f"character {letter!r} at position {len(before)} (0-based) is refused by letters"
+    sequence = before + letter + after
+    for encode in (strict.encode, lambda text: strict.encode_prefix(text, len(text) + 2)):
+        with pytest.raises(KeyError) as error:
+            encode(sequence)
+        assert isinstance(error.value, UnknownLetterError)
+        assert isinstance(error.value, InputError)
+        assert str(error.value).startswith(expected)
+        assert "\n" not in str(error.value)
+    with pytest.raises(KeyError) as error:
+        strict.encode_batch(["ACGT", sequence], 300)
+    assert str(error.value).startswith(f"sequence 1: {expected}")
+
+
 @pytest.mark.parametrize("sequence", [b"ACG-T", np.frombuffer(b"ACG-T", np.uint8)])
 def test_bytes_are_refused_with_their_position(sequence):
     with pytest.raises(InputError, match="character '-' at position 3"):
@@ -207,6 +233,11 @@ def test_impossible_tokenizers_are_refused(tmp_path, k, vocabulary, message):
         load_tokenizer(path)
 
 
+def test_unknown_letters_are_refused():
+    with pytest.raises(InputError, match="unknown letters 'upper'; known: any, upper_acgtn"):
+        KmerTokenizer(6, "v2", "upper")
+
+
 @given(TOKENIZERS)
 def test_equal_tokenizers_are_interchangeable(tokenizer):
     twin = KmerTokenizer(tokenizer.k, tokenizer.vocabulary)
@@ -219,6 +250,17 @@ def test_equal_tokenizers_are_interchangeable(tokenizer):
 def test_save_and_load(tmp_path, as_path):
     path = as_path(tmp_path / "tokenizer.json")
     KmerTokenizer(3, "v1").save(path)
+    assert load_tokenizer(path) == KmerTokenizer(3, "v1")
+    KmerTokenizer(6, "v2", "upper_acgtn").save(path)
+    assert load_tokenizer(path) == KmerTokenizer(6, "v2", "upper_acgtn")
+
+
+def test_files_from_before_there_was_a_choice_of_letters(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    KmerTokenizer(3, "v1").save(path)
+    values = json.loads(path.read_text())
+    assert values.pop("letters") == "any"
+    path.write_text(json.dumps(values))
     assert load_tokenizer(path) == KmerTokenizer(3, "v1")
 
 

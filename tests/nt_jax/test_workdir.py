@@ -1,6 +1,7 @@
 """What a workdir accepts, and files that are whole or absent."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
@@ -37,6 +38,18 @@ def test_somebody_elses_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="not empty"):
         workdir.claim(tmp_path, EXPERIMENT, "abc", None)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_from_before_a_field_existed_goes_on(tmp_path):
+    workdir.claim(tmp_path, EXPERIMENT, "abc", None)
+    path = tmp_path / workdir.CONFIG
+    record = json.loads(path.read_text())
+    del record["experiment"]["model"]["rotary_angles"], record["experiment"]["tokenizer"]["letters"]
+    path.write_text(json.dumps(record))
+    workdir.claim(tmp_path, EXPERIMENT, "abc", None)
+    model = dataclasses.replace(EXPERIMENT.model, rotary_angles="compute_dtype")
+    with pytest.raises(InputError, match=r"model\.rotary_angles=float32, this one has compute"):
+        workdir.claim(tmp_path, dataclasses.replace(EXPERIMENT, model=model), "abc", None)
 
 
 def test_what_moves_a_bit_may_not_change_and_the_rest_may(tmp_path):

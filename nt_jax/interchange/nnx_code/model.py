@@ -45,6 +45,7 @@ class Config:
     max_positions: int
     rope_base: float
     rope_rescale: float
+    rotary_angles: str
     ffn_activation: str
     ffn_gated: bool
     ffn_bias: bool
@@ -79,18 +80,28 @@ def layer_norm(config: Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def rotary_tables(config: Config, length: int) -> Tables:
-    """Cosines and sines [T, 1, K/2] of the rotary angles, float32 (rounded from float64)."""
+    """Cosines and sines [T, 1, K/2] of the rotary angles.
+
+    They are float32, unless `rotary_angles` asks for the type of the arithmetic: so does the
+    published code, whose bfloat16 angles are off by radians beyond position 1000.
+    """
     size, base = config.head_size, config.rope_base
     if config.rope_rescale != 1.0:
         base *= config.rope_rescale ** (size / (size - 2))
-    angles = np.arange(length)[:, None, None] / base ** (np.arange(0, size, 2) / size)
+    positions = np.arange(length)[:, None, None]
+    frequencies = base ** -(np.arange(0, size, 2) / size)
+    if (config.rotary_angles, config.compute_dtype) == ("compute_dtype", "bfloat16"):
+        narrow = positions.astype(np.float32) * frequencies.astype(np.float32)
+        narrow = narrow.astype(jnp.bfloat16).astype(np.float32)
+        return np.cos(narrow).astype(jnp.bfloat16), np.sin(narrow).astype(jnp.bfloat16)
+    angles = positions * frequencies
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def rotate(x: jax.Array, tables: Tables) -> jax.Array:
     """Rotates the first half of each head of x [B, T, H, K] against its second half."""
     cos, sin = tables
-    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    left, right = jnp.split(x.astype(cos.dtype), 2, axis=-1)
     turned = [left * cos - right * sin, right * cos + left * sin]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 

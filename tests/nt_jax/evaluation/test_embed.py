@@ -1,11 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nt_jax.config import TokenizerConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embed import bucket
-from nt_jax.evaluation.loading import LoadedModel
+from nt_jax.evaluation.loading import LoadedModel, from_params
 
 
 def close(a: np.ndarray, b: np.ndarray) -> None:
@@ -23,6 +26,16 @@ def test_mean_leaves_out_cls_and_pads(loaded: LoadedModel, layer: int):
         tokens = np.asarray(loaded.apply(ids, layers=(layer,))["embeddings"][layer][0])
         close(found[row], tokens[1:].mean(axis=0))
         assert not np.allclose(found[row], tokens.mean(axis=0), atol=1e-4)
+
+
+def test_published_letters_are_asked_of_every_sequence(loaded: LoadedModel):
+    strict = dataclasses.replace(
+        loaded.config, tokenizer=TokenizerConfig(k=3, letters="upper_acgtn")
+    )
+    model = from_params(loaded.params, 0, strict)
+    np.testing.assert_array_equal(model.embed(["ACGTNACG"]), loaded.embed(["acgtnacg"]))
+    with pytest.raises(KeyError, match="sequence 1: character 'a' at position 2"):
+        model.embed(["ACGT", "ACaT"])
 
 
 def test_cls_and_max(loaded: LoadedModel):

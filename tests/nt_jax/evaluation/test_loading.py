@@ -21,6 +21,19 @@ def test_apply_gives_what_is_asked_for(loaded: LoadedModel):
     np.testing.assert_allclose(plain["logits"], found["logits"], atol=1e-5)
 
 
+def test_heads_have_their_own_numbers_unless_the_reference_ones_are_asked_for(loaded: LoadedModel):
+    tokens = loaded.tokenizer.encode_batch(["ACGTACGTAA", "ACGGT"], 6)
+    true = loaded.apply(tokens, layers=(2,), attention=True)
+    assert np.abs(true["attention"][2][:, 0] - true["attention"][2][:, 1]).max() > 1e-3
+    found = loaded.apply(tokens, layers=(2,), attention=True, heads="reference")
+    # Of two heads, both numbers give the second.
+    for number in (0, 1):
+        given = found["attention"][2][:, number]
+        np.testing.assert_allclose(given, true["attention"][2][:, 1], atol=1e-6)
+    np.testing.assert_allclose(found["logits"], true["logits"], atol=1e-6)
+    assert loaded.apply(tokens, heads="reference")["attention"] == {}
+
+
 @pytest.mark.parametrize(
     ("tokens", "layers", "message"),
     [

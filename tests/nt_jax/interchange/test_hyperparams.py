@@ -37,6 +37,17 @@ def test_every_preset_can_be_written_and_read(name):
     assert config_from_hyperparams(written, rows) == (expected, tokenizer)
 
 
+def test_compatibility_settings_are_kept_beside_the_published_keys():
+    model, tokenizer = PRESETS["nt_v2_nano"]
+    plain = hyperparams_from_config(model, tokenizer)
+    assert not {"rotary_angles", "letters"} & plain.keys()
+    changed = dataclasses.replace(model, rotary_angles="compute_dtype", embed_init_std=1.0)
+    strict = dataclasses.replace(tokenizer, letters="upper_acgtn")
+    written = hyperparams_from_config(changed, strict)
+    assert plain.items() <= written.items()
+    assert config_from_hyperparams(written, 4107) == (changed, strict)
+
+
 @pytest.mark.parametrize("masking", [MaskingConfig(), MaskingConfig(ratio=0.3, mask=0.5)])
 def test_token_dropout_keeps_the_product(masking):
     model, tokenizer = PRESETS["nt_v1_500m_1000g"]
@@ -72,6 +83,8 @@ def test_absent_keys_mean_the_published_defaults(fixtures):
         ({"num_layers": "two"}, "num_layers: 'two' is not a"),
         ({"k_for_kmers": 3}, "4105 rows fits no vocabulary of k_for_kmers=3.*73.*75"),
         ({"k_for_kmers": "6"}, "k: '6' is not a"),
+        ({"letters": "lower"}, "letters: 'lower' is not a"),
+        ({"rotary_angles": 16}, "rotary_angles: 16 is not a"),
     ],
 )
 def test_refuses_what_the_model_has_not(fixtures, change, message):

@@ -13,7 +13,7 @@ import nt_jax
 from nt_jax import cli
 from nt_jax import workdir as workdirs
 from nt_jax.checkpoint import save_params
-from nt_jax.config import Experiment
+from nt_jax.config import Experiment, MaskingConfig
 from nt_jax.errors import InputError
 from nt_jax.interchange import formats, runtimes
 from nt_jax.interchange.exporter import HALF, WRITERS
@@ -87,6 +87,49 @@ def test_out_and_back(imported, layout, tmp_path, capfd):
     assert cli.main(export) == 2
     assert "not empty" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
+
+
+@pytest.fixture(scope="module")
+def strict(imported, tmp_path_factory) -> pathlib.Path:
+    """The same weights with every compatibility setting of a config."""
+    folder = tmp_path_factory.mktemp("strict") / "run"
+    loaded = nt_jax.load(imported[0])
+    model = dataclasses.replace(loaded.config.model, rotary_angles="compute_dtype")
+    tokenizer = dataclasses.replace(loaded.config.tokenizer, letters="upper_acgtn")
+    config = dataclasses.replace(loaded.config, model=model, tokenizer=tokenizer)
+    workdirs.create(folder, config, {"imported_from": "a test"})
+    save_params(folder, loaded.params, config, {"tokens": 0})
+    return folder
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("imported", ["v2_tiny"], indirect=True)
+def test_every_layout_keeps_the_compatibility_settings(strict, layout, tmp_path):
+    weights = formats.read(strict)
+    assert weights.model.rotary_angles == "compute_dtype"
+    assert weights.tokenizer.letters == "upper_acgtn"
+    WRITERS[layout](weights, MaskingConfig(), tmp_path, progress=lambda done, total: None)
+    assert runtimes.describe(tmp_path) == (weights.model, weights.tokenizer)
+
+
+@pytest.mark.parametrize("imported", ["v2_tiny"], indirect=True)
+def test_other_letters_are_no_other_vocabulary(imported, strict):
+    assert cli.main(["verify", str(imported[0]), str(strict)]) == 0
+
+
+@pytest.mark.parametrize("imported", ["v2_tiny"], indirect=True)
+def test_a_workdir_from_before_the_compatibility_settings(imported, tmp_path):
+    """The fields are missing in config.json and in the checkpoint: both have the defaults."""
+    old = tmp_path / "old"
+    shutil.copytree(imported[0], old)
+    for path in (old / "config.json", old / "checkpoints/0/meta/metadata"):
+        values = json.loads(path.read_text())
+        assert values["experiment"]["model"].pop("rotary_angles") == "float32"
+        assert values["experiment"]["tokenizer"].pop("letters") == "any"
+        path.write_text(json.dumps(values))
+    model = nt_jax.load(old)
+    assert model.config == nt_jax.load(imported[0]).config == workdirs.read_config(old)[0]
+    assert formats.read(old).model.rotary_angles == "float32"
 
 
 @pytest.mark.parametrize("layout", HALF)

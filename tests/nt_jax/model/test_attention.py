@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_jax.model.attention import dense_attention, key_bias
+from nt_jax.model.attention import dense_attention, key_bias, reference_heads
 from tests.nt_jax.model.conftest import V1, V2, batch, library_attention, outputs, parameters
 
 
@@ -56,6 +56,17 @@ def test_map_of_head_h_is_that_of_head_h(first_layer, tokenizer):
         np.testing.assert_allclose(maps[:, head][real], expected[real], atol=2e-6)
     others = np.abs(maps[:, 1:] - maps[:, :-1]).max(axis=(0, 2, 3))
     assert (others > 1e-2).all(), "heads must differ, or the test above could not tell them apart"
+
+
+def test_reference_numbers_are_those_of_the_published_index(first_layer):
+    _, _, maps, _ = first_layer
+    found = reference_heads(jnp.asarray(maps))
+    assert found.shape == maps.shape
+    for number in range(V2.num_heads):
+        # The published code, word for word.
+        expected = jnp.asarray(maps)[:, number + 1]
+        np.testing.assert_array_equal(found[:, number], expected)
+    np.testing.assert_array_equal(found[:, -1], found[:, -2])
 
 
 def test_maps_sum_to_one_and_never_look_at_pads(first_layer, tokenizer):
