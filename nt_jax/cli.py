@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export, "Write a checkpoint in another layout, proven equal.")
     export.add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="workdir")
     export.add_argument(
-        "--format", required=True, metavar="LAYOUT", help="hf|safetensors|stablehlo|flax|nt"
+        "--format", required=True, metavar="LAYOUT", help="hf|safetensors|onnx|stablehlo|flax|nt"
     )
     export.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
     export.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights")

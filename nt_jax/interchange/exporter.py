@@ -17,6 +17,7 @@ from nt_jax.interchange.card import write_card
 from nt_jax.interchange.flax_nnx import write_flax
 from nt_jax.interchange.hf import write_hf
 from nt_jax.interchange.nt import write_nt
+from nt_jax.interchange.onnx_file import write_onnx
 from nt_jax.interchange.proof import TOLERANCES, Certificate, compare, example_tokens
 from nt_jax.interchange.safetensors_file import write_flat
 from nt_jax.interchange.stablehlo import write_stablehlo
@@ -37,6 +38,12 @@ def _nt(weights: Weights, masking: MaskingConfig, folder: pathlib.Path, **_: Any
     write_nt(weights, masking, folder)
 
 
+def _onnx(
+    weights: Weights, masking: MaskingConfig, folder: pathlib.Path, progress: Progress
+) -> None:
+    write_onnx(weights, folder, progress)
+
+
 def _stablehlo(
     weights: Weights, masking: MaskingConfig, folder: pathlib.Path, progress: Progress
 ) -> None:
@@ -52,6 +59,7 @@ def _flax(
 WRITERS: Mapping[str, Callable[..., None]] = {
     "hf": write_hf,
     "safetensors": write_flat,
+    "onnx": _onnx,
     "stablehlo": _stablehlo,
     "flax": _flax,
     "nt": _nt,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from nt_jax.checkpoint import FOLDER, parse_checkpoint, restore_params
 from nt_jax.errors import InputError
-from nt_jax.interchange import flax_nnx, safetensors_file, stablehlo
+from nt_jax.interchange import flax_nnx, onnx_file, safetensors_file, stablehlo
 from nt_jax.interchange.hf import read_hf
 from nt_jax.interchange.nt import read_nt
 from nt_jax.interchange.weights import Weights, of_params
@@ -24,6 +24,7 @@ READERS: Mapping[str, Callable[[pathlib.Path], Weights]] = {
     "nt": read_nt,
     "hf": read_hf,
     "safetensors": safetensors_file.read_flat,
+    "onnx": onnx_file.read_onnx,
     "stablehlo": stablehlo.read_stablehlo,
     "flax": flax_nnx.read_flax,
 }
@@ -31,6 +32,7 @@ READERS: Mapping[str, Callable[[pathlib.Path], Weights]] = {
 
 _FORMATS = {
     safetensors_file.LAYOUT: "safetensors",
+    onnx_file.LAYOUT: "onnx",
     stablehlo.LAYOUT: "stablehlo",
     flax_nnx.LAYOUT: "flax",
 }

@@ -11,6 +11,7 @@ import pathlib
 import sys
 import types
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Int
 from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.config import ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
-from nt_jax.interchange import formats
+from nt_jax.interchange import formats, onnx_file
 from nt_jax.interchange.proof import Outputs
 from nt_jax.interchange.weights import to_params
 from nt_jax.model.factory import Params, build_model
@@ -54,6 +55,36 @@ def run_workdir(path: pathlib.Path, tokens: Tokens) -> Outputs:
     folder, step = parse_checkpoint(path)
     params, _, experiment = restore_params(folder, step)
     return run_params(params, experiment.model, experiment.tokenizer, tokens)
+
+
+def run_onnx(folder: pathlib.Path, tokens: Tokens) -> Outputs:
+    """The graph in onnxruntime."""
+    onnx_file.read_onnx(folder)  # says in one line what is missing or damaged
+    session = onnx_session(folder)
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {"tokens": tokens.astype(np.int64)})
+    return dict(zip(names, found, strict=True))
+
+
+def onnx_session(folder: pathlib.Path) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU whose weights are mapped, not copied."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            f"{folder}: running it needs onnxruntime: pip install 'nt-jax[export]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    # Prepacking copies every matrix into another order.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    path = folder / onnx_file.GRAPH_FILE
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        reason = str(error).splitlines()[0]
+        version = onnxruntime.__version__
+        raise InputError(f"{path}: refused by onnxruntime {version}: {reason}") from None
 
 
 def run_stablehlo(folder: pathlib.Path, tokens: Tokens) -> Outputs:
@@ -116,6 +147,7 @@ _RUNTIMES: Mapping[str, Callable[[pathlib.Path, Tokens], Outputs]] = {
     "workdir": run_workdir,
     "nt": run_ours,
     "safetensors": run_ours,
+    "onnx": run_onnx,
     "stablehlo": run_stablehlo,
     "flax": run_flax,
     "hf": run_torch,
