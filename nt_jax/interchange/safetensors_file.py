@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     """Returns the array, of exactly this dtype and shape."""
+    parts: Callable[[], Iterator[np.ndarray]] | None = None
+    """Returns the same bytes in pieces, one after the other, where that takes less memory."""
 
 
 def write_safetensors(
@@ -86,20 +88,25 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        start = file.tell()
         for name, end in zip(order, ends[1:], strict=True):
-            file.write(_bytes(tensors[name], f"{path}: {name}"))
-            progress(end, ends[-1])
+            for part in _bytes(tensors[name], f"{path}: {name}"):
+                file.write(part)
+                progress(file.tell() - start, ends[-1])
+            if file.tell() != start + end:
+                raise ValueError(f"{path}: {name} has more or fewer bytes than announced")
 
 
-def _bytes(tensor: Tensor, where: str) -> memoryview:
-    array = tensor.read()
-    if array.dtype != tensor.dtype or array.shape != tuple(tensor.shape):
-        raise ValueError(
-            f"{where} is {array.dtype}{list(array.shape)}, announced as "
-            f"{np.dtype(tensor.dtype)}{list(tensor.shape)}"
-        )
-    # As bytes, for bfloat16 has no buffer interface.
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _bytes(tensor: Tensor, where: str) -> Iterator[memoryview]:
+    for array in tensor.parts() if tensor.parts else (tensor.read(),):
+        whole = tensor.parts is None
+        if array.dtype != tensor.dtype or (whole and array.shape != tuple(tensor.shape)):
+            raise ValueError(
+                f"{where} is {array.dtype}{list(array.shape)}, announced as "
+                f"{np.dtype(tensor.dtype)}{list(tensor.shape)}"
+            )
+        # As bytes, for bfloat16 has no buffer interface.
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
