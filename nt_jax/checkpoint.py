@@ -7,8 +7,10 @@ Orbax itself restores a flipped byte without a word. A directory without its com
 never read.
 """
 
+import collections
 import itertools
 import logging
+import math
 import pathlib
 import re
 import shutil
@@ -17,16 +19,24 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from nt_jax.checksums import checksums, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
+from nt_jax.memory import aligned_empty
 from nt_jax.model.factory import build_model
+from nt_jax.progress import Progress, phases, silent, watching
 from nt_jax.step import TrainState
 
 FOLDER = "checkpoints"
 _SAVED_NAME = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
-_CONCURRENT = {"save_concurrent_gb": 1, "restore_concurrent_gb": 1}
+# Orbax gathers a data file in memory before it writes it, and a chunk is encoded as a whole. A
+# chunk is at most a layer, so that reading a layer reads little else.
+_FILE_BYTES = 16 << 20
+_CHUNK_BYTES = 16 << 20
+# Slabs of chunks that are read at the same time.
+_IN_FLIGHT = 2
 _log = logging.getLogger("nt_jax.checkpoint")
 
 
@@ -185,13 +195,20 @@ def parse_checkpoint(name: str | pathlib.Path) -> tuple[pathlib.Path, int | None
     return pathlib.Path(text), None
 
 
-def save_params(workdir: pathlib.Path, params: Any, experiment: Experiment, extra: Any) -> None:
+def save_params(
+    workdir: pathlib.Path,
+    params: Any,
+    experiment: Experiment,
+    extra: Any,
+    progress: Progress = silent,
+) -> None:
     """Writes checkpoint 0 from host arrays that were made elsewhere; there are no moments.
 
-    Memory beyond the parameters: the arrays in flight, about 1 GB or the largest one. Arrays
-    that are aligned to 64 bytes are not copied.
+    Memory beyond the parameters: about half a gigabyte. Arrays that are aligned to 64 bytes are
+    not copied. `progress` gets (bytes done, bytes in all).
     """
-    sums = host_checksums(params)
+    checking, writing = phases(progress, (1, 2))
+    sums = host_checksums(params, progress=checking)
     rest = {"step": np.zeros((), np.int32)}
     meta = {
         "step": 0,
@@ -199,32 +216,47 @@ def save_params(workdir: pathlib.Path, params: Any, experiment: Experiment, extr
         "checksums": {"params": sums, "rest": checksums(rest)},
         **extra,
     }
-    handlers = ocp.DefaultCheckpointHandlerRegistry()
-    for item in ("params", "rest"):
-        handlers.add(item, ocp.args.StandardSave, ocp.StandardCheckpointHandler(**_CONCURRENT))
+    # Orbax copies NumPy arrays before it writes them, and reads JAX's in place.
+    params = jax.tree.map(jax.device_put, params)
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    handlers = ocp.DefaultCheckpointHandlerRegistry()
+    handlers.add("params", ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler())
     folder = (workdir / FOLDER).absolute()
-    with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
+    total = sum(x.nbytes for x in jax.tree.leaves(params))
+    with (
+        ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager,
+        watching(folder, total, writing),
+    ):
         manager.save(
             0,
             args=ocp.args.Composite(
-                # Orbax copies NumPy arrays before it writes them, and reads JAX's in place.
-                params=ocp.args.StandardSave(jax.tree.map(jax.device_put, params)),
+                params=ocp.args.PyTreeSave(
+                    params,
+                    save_args=jax.tree.map(_save_args, params),
+                    ocdbt_target_data_file_size=_FILE_BYTES,
+                ),
                 rest=ocp.args.StandardSave(rest),
                 meta=ocp.args.JsonSave(meta),
             ),
         )
 
 
+def _save_args(array: jax.Array) -> ocp.SaveArgs:
+    """Chunks of a layer or a part of it; only matrices of layers have three axes."""
+    return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if array.ndim == 3 else ())
+
+
 def restore_params(
     workdir: str | pathlib.Path,
     step: int | None = None,
     sharding: Any = None,
+    progress: Progress = silent,
 ) -> tuple[Any, int, Experiment]:
     """Reads the parameters of a committed checkpoint, verified.
 
     `sharding` maps the abstract parameters to a tree of shardings; the default places them on
-    the first device. Returns (params, step, experiment); raises InputError.
+    the first device, in the memory that they take and little more. `progress` gets (bytes done,
+    bytes in all). Returns (params, step, experiment); raises InputError.
     """
     workdir = pathlib.Path(workdir)
     step = find_step(workdir, step)
@@ -235,23 +267,79 @@ def restore_params(
         experiment = from_dict(Experiment, meta["experiment"], str(folder))
         model = build_model(experiment.model, experiment.tokenizer.make())
         abstract = jax.eval_shape(model.init, jax.random.key(0))
+        sums = meta["checksums"]["params"]
         if sharding is None:
-            place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            shardings = jax.tree.map(lambda _: place, abstract)
-        else:
-            shardings = sharding(abstract)
+            return _read_to_device(folder / "params", abstract, sums, progress), step, experiment
         target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            abstract,
+            sharding(abstract),
         )
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler(**_CONCURRENT)) as reader:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
             params = reader.restore(folder / "params", args=ocp.args.StandardRestore(target))
-        # On one CPU device the arrays are the host's: read in place, in a fixed amount of memory.
-        in_place = sharding is None and jax.default_backend() == "cpu"
-        found = host_checksums(params) if in_place else checksums(params)
-        _compare(found, meta["checksums"]["params"], str(folder))
+        _verify(params, sums, str(folder))
     except InputError:
         raise
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{folder}: damaged checkpoint ({first}); name another step") from error
     return params, step, experiment
+
+
+def _read_to_device(
+    folder: pathlib.Path, abstract: Any, expected: dict[str, str], progress: Progress
+) -> Any:
+    """Parameters on the first device, one after the other, each checked on its way.
+
+    Orbax reads all chunks of an array at once and copies the array once more; here a few chunks
+    go straight to their place, and a CPU device takes the place over.
+    """
+    device = jax.local_devices()[0]
+    context = ts.Context({"cache_pool#nodes": {"total_bytes_limit": 100_000_000}})
+    total, done = sum(map(_nbytes, jax.tree.leaves(abstract))), 0
+    params: dict[str, dict[str, jax.Array]] = {}
+    for module, arrays in abstract.items():
+        params[module] = {}
+        for name, array in arrays.items():
+            path = f"{module}/{name}"
+            report = _of_whole(progress, done, total)
+            reading, checking = phases(report, (1, 1))
+            found = _read(folder, f"{module}.{name}", array, context, reading)
+            sums = host_checksums({module: {name: found}}, progress=checking)
+            _compare(sums, {path: expected.get(path, "")}, str(folder.parent))
+            params[module][name] = jax.device_put(found, device)
+            done += found.nbytes
+    return params
+
+
+def _of_whole(progress: Progress, before: int, whole: int) -> Progress:
+    return lambda done, total: progress(before + done, whole)
+
+
+def _read(
+    folder: pathlib.Path, key: str, array: Any, context: ts.Context, progress: Progress
+) -> np.ndarray:
+    """An array into aligned memory, in slabs of whole chunks, a few of them at a time."""
+    nodes = {"driver": "ocdbt", "base": folder.as_uri(), "cache_pool": "cache_pool#nodes"}
+    spec = {"driver": "zarr", "kvstore": {**nodes, "path": key}}
+    stored = ts.open(spec, read=True, open=True, context=context).result()
+    if stored.shape != array.shape or stored.dtype.numpy_dtype != array.dtype:
+        raise CorruptedError(f"{key} is {stored.dtype.name}{list(stored.shape)}")
+    found = aligned_empty(array.shape)
+    target = ts.array(found)
+    rows: Any = stored.chunk_layout.read_chunk_template.shape[0]
+    pending: collections.deque[tuple[int, Any]] = collections.deque()
+    for first in range(0, array.shape[0], rows):
+        last = min(first + rows, array.shape[0])
+        if len(pending) == _IN_FLIGHT:
+            end, copied = pending.popleft()
+            copied.result()
+            progress(end, array.shape[0])
+        pending.append((last, target[first:last].write(stored[first:last])))
+    for _, copied in pending:
+        copied.result()
+    return found
+
+
+def _nbytes(array: jax.ShapeDtypeStruct) -> int:
+    return math.prod(array.shape) * array.dtype.itemsize

@@ -1,5 +1,6 @@
 """Checksums of arrays: 64 bits over all bits and their positions, whatever the sharding."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
+from nt_jax.progress import Progress, silent
+
 _SALTS = (0x2545F491, 0x61C88647)
+_STEP = 0x9E3779B1
+_ROUNDS = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
 
 
 def _mix(words: Any, index: Any, salt: int) -> Any:
-    """Hash of each 32-bit word and its position; operators only, so NumPy and JAX agree."""
-    h = words ^ (index * np.uint32(0x9E3779B1) + np.uint32(salt))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+    """Hash of each 32-bit word and its position."""
+    h = words ^ (index * np.uint32(_STEP) + np.uint32(salt))
+    for shift, factor in _ROUNDS:
         h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
     return h ^ (h >> np.uint32(16))
 
@@ -30,21 +35,41 @@ def _checksum(array: Array) -> UInt32[Array, "2"]:
     return jnp.stack([jnp.sum(_mix(words, index, salt), dtype=jnp.uint32) for salt in _SALTS])
 
 
-def host_checksums(tree: Any, chunk: int = 1 << 16) -> dict[str, str]:
-    """The same digits for host arrays, `chunk` words at a time, in a fixed amount of memory."""
-    return {path: _host_checksum(np.asarray(leaf), chunk) for path, leaf in named(tree)}
+def host_checksums(tree: Any, chunk: int = 1 << 15, progress: Progress = silent) -> dict[str, str]:
+    """The same digits for host arrays, `chunk` words at a time, in a fixed amount of memory.
+
+    `progress` gets (bytes done, bytes in all).
+    """
+    leaves = [(path, np.asarray(leaf)) for path, leaf in named(tree)]
+    total, done, found = sum(leaf.nbytes for _, leaf in leaves), 0, {}
+    for path, leaf in leaves:
+        sums = [0] * len(_SALTS)
+        for part, nbytes in _chunk_sums(leaf, chunk):
+            sums = [word + more for word, more in zip(sums, part, strict=True)]
+            done += nbytes
+            progress(done, total)
+        found[path] = "".join(f"{word & 0xFFFFFFFF:08x}" for word in sums)
+    return found
 
 
-def _host_checksum(array: np.ndarray, chunk: int) -> str:
+def _chunk_sums(array: np.ndarray, chunk: int) -> Iterator[tuple[list[int], int]]:
+    """Sums of each chunk, and its bytes; `_mix` in place, which takes half the time."""
     width = {1: np.uint8, 2: np.uint16, 4: np.uint32}[array.dtype.itemsize]
     flat = np.ascontiguousarray(array).reshape(-1).view(width)
-    sums = [0, 0]
+    steps = np.arange(chunk, dtype=np.uint32) * np.uint32(_STEP)
     for start in range(0, flat.size, chunk):
-        words = flat[start : start + chunk].astype(np.uint32)
-        index = np.arange(start, start + words.size, dtype=np.uint64).astype(np.uint32)
-        for i, salt in enumerate(_SALTS):
-            sums[i] += int(_mix(words, index, salt).sum(dtype=np.uint64))
-    return "".join(f"{total & 0xFFFFFFFF:08x}" for total in sums)
+        words = flat[start : start + chunk]
+        h, shifted = np.empty((2, words.size), np.uint32)
+        sums = []
+        for salt in _SALTS:
+            np.add(steps[: words.size], np.uint32((start * _STEP + salt) & 0xFFFFFFFF), out=h)
+            h ^= words
+            for shift, factor in _ROUNDS:
+                h ^= np.right_shift(h, np.uint32(shift), out=shifted)
+                h *= np.uint32(factor)
+            h ^= np.right_shift(h, np.uint32(16), out=shifted)
+            sums.append(int(h.sum(dtype=np.uint64)))
+        yield sums, words.nbytes
 
 
 @jax.jit

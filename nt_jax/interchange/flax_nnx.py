@@ -11,7 +11,6 @@
 import importlib.resources
 import pathlib
 import re
-from collections.abc import Callable
 
 from nt_jax.files import write_atomically
 from nt_jax.interchange.config_file import read_config, write_config, write_vocabulary
@@ -21,6 +20,7 @@ from nt_jax.interchange.safetensors_file import (
     write_safetensors,
 )
 from nt_jax.interchange.weights import ROOT, Weights, check_tensors, expected_tensors
+from nt_jax.progress import Progress, silent
 
 LAYOUT, VERSION = "nt-jax/flax-nnx", 1
 CODE_FILE, WEIGHTS_FILE = "model.py", "weights.safetensors"
@@ -59,7 +59,7 @@ _LAYER = re.compile(r"attention_layer_(\d+)/~/(.*)")
 def write_flax(
     weights: Weights,
     folder: pathlib.Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes the folder described above; one tensor is in memory at a time.
 

@@ -8,7 +8,7 @@ this package; its tensor names are the published ones, so the hub's code loads s
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from nt_jax.interchange.weights import (
     report_faults,
 )
 from nt_jax.model.rotary import rotary_frequencies
+from nt_jax.progress import Progress, silent
 
 _CONFIG = "config.json"
 _CODE = pathlib.Path(__file__).with_name("hf_code")
@@ -80,7 +81,7 @@ def write_hf(
     masking: MaskingConfig | None,
     folder: pathlib.Path,
     dtype: str = "float32",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
     shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Writes a folder that transformers loads, one tensor at a time.

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +14,7 @@ import numpy as np
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
 from nt_jax.interchange.safetensors_file import Tensor, read_safetensors, write_safetensors
+from nt_jax.progress import Progress, silent
 
 SAFETENSORS = "model.safetensors"
 _BIN = "pytorch_model.bin"
@@ -44,7 +45,7 @@ def write_weights(
     folder: pathlib.Path,
     tensors: Mapping[str, Tensor],
     shard_bytes: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """`model.safetensors`, or shards of at most `shard_bytes` (or one tensor) with their index."""
     sizes = {
@@ -77,9 +78,7 @@ def write_weights(
         write_atomically(folder / (SAFETENSORS + _INDEX), json.dumps(index, indent=2) + "\n")
 
 
-def _further(
-    progress: Callable[[int, int], None], before: int, total: int, done: int, _: int
-) -> None:
+def _further(progress: Progress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
 
 

@@ -11,12 +11,13 @@ from nt_jax.checkpoint import save_params
 from nt_jax.config import DataConfig, Experiment
 from nt_jax.interchange import formats, hub
 from nt_jax.interchange.weights import Weights, to_params
+from nt_jax.progress import Progress, phases, silent
 
 
 def import_checkpoint(
     source: str,
     folder: pathlib.Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
     layer_norm_epsilon: float | None = None,
     read: Callable[[pathlib.Path], Weights] = formats.read,
 ) -> Experiment:
@@ -25,11 +26,12 @@ def import_checkpoint(
     `source` is a folder of any readable layout, a preset with published weights, or a repository
     of the hub. Evaluation commands take the workdir as it is; `pretrain --init-from` goes on from
     it. The sequence length is the longest that the model takes. Memory: the parameters and about
-    1 GB. Whole or not at all: nothing has the name of `folder` before all of it is written.
-    `progress` gets (bytes read, bytes in all). `layer_norm_epsilon` replaces that of the source:
-    published PyTorch configs say 1e-12 where the models were trained with 1e-5. `read` is the
-    reader of the folder. Raises InputError.
+    half a gigabyte. Whole or not at all: nothing has the name of `folder` before all of it is
+    written. `progress` gets (bytes done, bytes in all). `layer_norm_epsilon` replaces that of the
+    source: published PyTorch configs say 1e-12 where the models were trained with 1e-5. `read` is
+    the reader of the folder. Raises InputError.
     """
+    reading, writing = phases(progress, (1, 3))
     workdir.check_empty(folder)
     path, name = hub.find(source)
     weights = read(path)
@@ -45,10 +47,10 @@ def import_checkpoint(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        params = to_params(weights, progress)
+        params = to_params(weights, reading)
         workdir.create(part, experiment, {"imported_from": source})
         weights.tokenizer.make().save(part / workdir.TOKENIZER)
-        save_params(part, params, experiment, {"tokens": 0})
+        save_params(part, params, experiment, {"tokens": 0}, writing)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)

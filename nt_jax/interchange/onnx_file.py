@@ -16,7 +16,6 @@ import importlib.resources
 import importlib.util
 import math
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from nt_jax.files import replacing, write_atomically
 from nt_jax.interchange.config_file import read_config, write_config, write_vocabulary
 from nt_jax.interchange.weights import Weights, check_tensors, expected_tensors, read_as
 from nt_jax.model.rotary import rotary_tables
+from nt_jax.progress import Progress, silent
 
 LAYOUT, VERSION = "nt-jax/onnx", 1
 GRAPH_FILE, DATA_FILE, EXAMPLE_FILE = "model.onnx", "model.onnx.data", "run.py"
@@ -35,7 +35,7 @@ _FLOAT32 = np.dtype("<f4")
 def write_onnx(
     weights: Weights,
     folder: pathlib.Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes the folder described above, one tensor in memory at a time, and checks the graph.
 

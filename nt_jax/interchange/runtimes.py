@@ -24,6 +24,7 @@ from nt_jax.errors import InputError
 from nt_jax.interchange import formats, onnx_file
 from nt_jax.interchange.proof import Outputs
 from nt_jax.interchange.weights import to_params
+from nt_jax.memory import aligned_empty, let_go
 from nt_jax.model.factory import Params, build_model
 
 Tokens = Int[np.ndarray, "B T"]
@@ -94,8 +95,16 @@ def run_stablehlo(folder: pathlib.Path, tokens: Tokens) -> Outputs:
 
     program = export.deserialize(bytearray((folder / stablehlo.PROGRAM_FILE).read_bytes()))
     arrays, _ = read_safetensors(folder / stablehlo.WEIGHTS_FILE)
-    found = program.call(arrays, tokens)
+    found = program.call({name: _in_memory(array) for name, array in arrays.items()}, tokens)
     return _named(found["logits"], dict(enumerate(found["embeddings"], start=1)), {})
+
+
+def _in_memory(mapped: np.ndarray) -> jax.Array:
+    """A tensor of a mapped file on the device; on a CPU one copy of it is all there is."""
+    array = aligned_empty(mapped.shape)
+    array[...] = mapped
+    let_go(mapped)
+    return jax.device_put(array)
 
 
 def run_flax(folder: pathlib.Path, tokens: Tokens) -> Outputs:
@@ -155,7 +164,7 @@ _RUNTIMES: Mapping[str, Callable[[pathlib.Path, Tokens], Outputs]] = {
 
 
 def describe(path: str | pathlib.Path) -> tuple[ModelConfig, TokenizerConfig]:
-    """Configs of a checkpoint of any layout; raises InputError."""
+    """Configs of a checkpoint of any layout; raises InputError. No tensor is read."""
     weights = formats.read(path)
     return weights.model, weights.tokenizer
 

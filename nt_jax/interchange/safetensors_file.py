@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from nt_jax.errors import InputError
 from nt_jax.files import replacing
 from nt_jax.interchange.config_file import read_config, write_config
 from nt_jax.interchange.weights import Weights, check_tensors, expected_tensors, read_as
+from nt_jax.progress import Progress, silent
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -57,13 +58,15 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     """Returns the array, of exactly this dtype and shape."""
+    parts: Callable[[], Iterator[np.ndarray]] | None = None
+    """Returns the same bytes in pieces, one after the other, where that takes less memory."""
 
 
 def write_safetensors(
     path: pathlib.Path,
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes a file atomically; each tensor is read once and let go, so one is in memory.
 
@@ -86,20 +89,25 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        start = file.tell()
         for name, end in zip(order, ends[1:], strict=True):
-            file.write(_bytes(tensors[name], f"{path}: {name}"))
-            progress(end, ends[-1])
+            for part in _bytes(tensors[name], f"{path}: {name}"):
+                file.write(part)
+                progress(file.tell() - start, ends[-1])
+            if file.tell() != start + end:
+                raise ValueError(f"{path}: {name} has more or fewer bytes than announced")
 
 
-def _bytes(tensor: Tensor, where: str) -> memoryview:
-    array = tensor.read()
-    if array.dtype != tensor.dtype or array.shape != tuple(tensor.shape):
-        raise ValueError(
-            f"{where} is {array.dtype}{list(array.shape)}, announced as "
-            f"{np.dtype(tensor.dtype)}{list(tensor.shape)}"
-        )
-    # As bytes, for bfloat16 has no buffer interface.
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _bytes(tensor: Tensor, where: str) -> Iterator[memoryview]:
+    for array in tensor.parts() if tensor.parts else (tensor.read(),):
+        whole = tensor.parts is None
+        if array.dtype != tensor.dtype or (whole and array.shape != tuple(tensor.shape)):
+            raise ValueError(
+                f"{where} is {array.dtype}{list(array.shape)}, announced as "
+                f"{np.dtype(tensor.dtype)}{list(tensor.shape)}"
+            )
+        # As bytes, for bfloat16 has no buffer interface.
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -156,7 +164,7 @@ def write_flat(
     masking: MaskingConfig | None,
     folder: pathlib.Path,
     dtype: str = "float32",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes `model.safetensors` (published names, `MODULE/ARRAY`) and `config.json`.
 

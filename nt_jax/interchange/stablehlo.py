@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import importlib.resources
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ from nt_jax.interchange.config_file import read_config, write_config, write_voca
 from nt_jax.interchange.safetensors_file import Tensor, read_safetensors, write_safetensors
 from nt_jax.interchange.weights import Weights, check_tensors, of_params, stacked
 from nt_jax.model.factory import build_model
+from nt_jax.progress import Progress, silent
 
 LAYOUT, VERSION = "nt-jax/stablehlo", 1
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -82,7 +83,7 @@ def _no_source_locations() -> Iterator[None]:
 def write_stablehlo(
     weights: Weights,
     folder: pathlib.Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes the folder described above; one parameter (its L layers) is in memory at a time.
 

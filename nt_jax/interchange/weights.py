@@ -19,7 +19,9 @@ from numpy.typing import DTypeLike
 
 from nt_jax.config import ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
+from nt_jax.memory import aligned_empty, let_go
 from nt_jax.model.factory import Params, build_model
+from nt_jax.progress import Progress, silent
 
 ROOT = "esm_transformer"
 
@@ -125,9 +127,7 @@ def _ranges(numbers: list[int]) -> str:
     return f"{{{','.join(texts)}}}" if len(numbers) > 1 else "".join(texts)
 
 
-def to_params(
-    weights: Weights, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, dict[str, np.ndarray]]:
+def to_params(weights: Weights, progress: Progress = silent) -> dict[str, dict[str, np.ndarray]]:
     """Our parameters (float32 NumPy arrays, layers stacked); half precision is widened exactly.
 
     Memory: the parameters and one tensor. `progress` gets (bytes done, bytes in all). Raises
@@ -139,7 +139,7 @@ def to_params(
         weights.tensors, {name: place.shape for name, place in places.items()}, weights.source
     )
     params = {
-        module: {name: _aligned(x.shape) for name, x in named.items()}
+        module: {name: aligned_empty(x.shape) for name, x in named.items()}
         for module, named in abstract.items()
     }
     total = sum(x.nbytes for named in params.values() for x in named.values())
@@ -151,6 +151,7 @@ def to_params(
             continue
         target = params[place.module][place.name]
         (target if place.layer is None else target[place.layer])[...] = array
+        let_go(array)
         done += 4 * array.size
         progress(done, total)
     report_faults({"wrong": wrong}, weights.source)
@@ -163,6 +164,8 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     """Reads it into a float32 array of its own."""
+    parts: Callable[[], Iterator[np.ndarray]]
+    """Its tensors (one a layer) as float32, one after the other."""
 
 
 def stacked(weights: Weights) -> dict[str, Parameter]:
@@ -178,16 +181,23 @@ def stacked(weights: Weights) -> dict[str, Parameter]:
     for name, place in places.items():
         parts.setdefault((place.module, place.name), []).append(name)
 
+    def read_parts(module: str, name: str) -> Iterator[np.ndarray]:
+        return (read_as(weights, published) for published in parts[module, name])
+
     def read(module: str, name: str) -> np.ndarray:
         names = parts[module, name]
         array = np.empty(abstract[module][name].shape, np.float32)
         layers = array.reshape(len(names), *expected[names[0]])
-        for layer, published in zip(layers, names, strict=True):
-            layer[...] = read_as(weights, published)
+        for layer, part in zip(layers, read_parts(module, name), strict=True):
+            layer[...] = part
         return array
 
     return {
-        f"{module}/{name}": Parameter(x.shape, functools.partial(read, module, name))
+        f"{module}/{name}": Parameter(
+            x.shape,
+            functools.partial(read, module, name),
+            functools.partial(read_parts, module, name),
+        )
         for module, named in abstract.items()
         for name, x in named.items()
     }
@@ -199,6 +209,21 @@ def read_as(weights: Weights, name: str, dtype: DTypeLike = np.float32) -> np.nd
     if str(array.dtype) not in FLOATS:
         raise InputError(f"{weights.source}: {name} of type {array.dtype} (expected float32)")
     return array.astype(dtype, copy=False)
+
+
+def counted(weights: Weights, progress: Progress) -> Weights:
+    """The same weights, for a writer without `progress`, which gets (bytes read, bytes in all)."""
+    total = 4 * sum(map(math.prod, weights.tensors.values()))
+    done = 0
+
+    def read(name: str) -> np.ndarray:
+        nonlocal done
+        array = weights.read(name)
+        done += 4 * array.size
+        progress(done, total)
+        return array
+
+    return dataclasses.replace(weights, read=read)
 
 
 def of_params(
@@ -239,14 +264,6 @@ def _places(params: Params) -> dict[str, _Place]:
                 full = f"{ROOT}/attention_layer_{layer}/~/{published}/{name}"
                 places[full] = _Place(module, name, layer, x.shape[1:])
     return places
-
-
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Uninitialised float32 array at a multiple of 64 bytes: JAX takes it over without a copy."""
-    size = 4 * math.prod(shape)
-    buffer = np.empty(size + 63, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + size].view(np.float32).reshape(shape)
 
 
 def _abstract(model: ModelConfig, tokenizer: TokenizerConfig) -> Any:

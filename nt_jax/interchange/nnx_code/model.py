@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.flax import load_file
+from safetensors import safe_open
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -209,11 +209,16 @@ def load(folder: str | pathlib.Path, compute_dtype: str | None = None) -> Nucleo
     model = nnx.eval_shape(lambda: NucleotideTransformer(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
     parts = {".".join(map(str, path)): (path, part) for path, part in nnx.to_flat_state(state)}
-    arrays = load_file(folder / "weights.safetensors")
-    found = {name: array.shape for name, array in arrays.items()}
+    path = folder / "weights.safetensors"
+    with safe_open(path, framework="flax") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     expected = {name: part.shape for name, (_, part) in parts.items()}
     if found != expected:
         wrong = sorted({name for name, _ in found.items() ^ expected.items()})
         raise ValueError(f"{folder}: missing, unexpected or of another shape: {', '.join(wrong)}")
-    values = {path: part.replace(arrays[name]) for name, (path, part) in parts.items()}
+    values = {}
+    for name, (key, part) in parts.items():
+        # Opened anew, for an open file keeps all that was read of it in memory.
+        with safe_open(path, framework="flax") as file:
+            values[key] = part.replace(file.get_tensor(name))
     return nnx.merge(graph, nnx.from_flat_state(values))
