@@ -93,6 +93,8 @@ def write_safetensors(
         for name, end in zip(order, ends[1:], strict=True):
             for part in _bytes(tensors[name], f"{path}: {name}"):
                 file.write(part)
+                # Otherwise it would stay until the next one has been read.
+                del part
                 progress(file.tell() - start, ends[-1])
             if file.tell() != start + end:
                 raise ValueError(f"{path}: {name} has more or fewer bytes than announced")
@@ -108,6 +110,7 @@ def _bytes(tensor: Tensor, where: str) -> Iterator[memoryview]:
             )
         # As bytes, for bfloat16 has no buffer interface.
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        del array
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
