@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 from nt_jax import environment
 from nt_jax.errors import InputError, nearest
 
-FINISHED, FAILED, BAD_INPUT = 0, 1, 2
+FINISHED, FAILED, BAD_INPUT, PREEMPTED = 0, 1, 2, 75
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -126,6 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--folds", type=int, default=10, help="folds where no test split is given")
     probe.add_argument("--seed", type=int, default=0, help="seed of folds and controls")
     probe.add_argument("--max-sequences", type=int, default=0, help="of each split; 0 is all")
+    probe.add_argument(
+        "--follow", action="store_true",
+        help="probe each checkpoint of the run as it is committed, until the run has ended",
+    )  # fmt: skip
 
     bring = command("import", _import, "Make a workdir of a published or foreign checkpoint.")
     bring.add_argument(
@@ -286,13 +291,17 @@ def _probe(options: argparse.Namespace) -> None:
     from nt_jax import runtime
 
     runtime.configure()
+    from nt_jax.evaluation.follow import follow
     from nt_jax.evaluation.probe import probe
 
     try:
         layers = [int(layer) for layer in options.layers.split(",") if layer] or None
     except ValueError:
         raise InputError(f"--layers {options.layers!r}: comma-separated layer numbers") from None
-    probe(
+    if options.follow:
+        # What is done is on disk, so there is nothing to save.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
+    (follow if options.follow else probe)(
         options.checkpoint,
         _flat(options.task),
         options.out,

@@ -1,12 +1,16 @@
 """Files that are either whole or absent."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from nt_jax.errors import InputError
+
 _SUFFIX = ".tmp"
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -31,6 +35,22 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """`replacing` for content that is at hand."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def owning(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from writing the same results; InputError where one is at it.
+
+    The lock goes with the process, however it ends.
+    """
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is writing results here; name another folder"
+            ) from None
+        yield
 
 
 def is_temporary(path: pathlib.Path) -> bool:

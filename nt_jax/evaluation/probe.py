@@ -17,7 +17,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,17 +27,29 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import classifier, metrics
 from nt_jax.evaluation.baselines import KMERS, kmer_frequencies
 from nt_jax.evaluation.classifier import Fit, Fold
+from nt_jax.evaluation.controls import Fits, kept_fits
 from nt_jax.evaluation.figure import save_figure
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
 from nt_jax.evaluation.summary import RESULTS, overview, read_results, to_markdown
 from nt_jax.evaluation.tasks import Task, read_task, subsample
-from nt_jax.files import write_atomically
+from nt_jax.files import owning, write_atomically
 
 TABLES, FIGURE = "probe.md", "probe.png"
 DEFAULT_LAYERS = 10
 ALL_LAYERS_UP_TO = 12
 
-Families = Iterator[tuple[str, str, dict[int, Float[np.ndarray, "rows X"]]]]
+Features = dict[int, Float[np.ndarray, "rows X"]]
+
+
+class _Source(NamedTuple):
+    """A family before it is fitted."""
+
+    name: str
+    unit: str
+    features: Callable[[], Features]
+    """{variant: features}"""
+    constant: dict[str, Any] | None
+    """All that the features depend on besides task and settings; None: they are not kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +142,22 @@ def probe_model(
     parameters = _digest(checksums(loaded.params))
 
     out.mkdir(parents=True, exist_ok=True)
+    with owning(out):
+        return _probe_tasks(
+            loaded, tasks, folds_of, settings, parameters, out, checkpoint, progress
+        )
+
+
+def _probe_tasks(
+    loaded: LoadedModel,
+    tasks: Sequence[Task],
+    folds_of: dict[str, list[Fold]],
+    settings: ProbeSettings,
+    parameters: str,
+    out: pathlib.Path,
+    checkpoint: str,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
     stored = read_results(out / RESULTS)
     results = []
     for task in tasks:
@@ -146,7 +174,7 @@ def probe_model(
             progress(f"{task.name}: {task.audit.line()}")
             start = time.perf_counter()
             result = {**key, "checkpoint": checkpoint}
-            result |= _probe_task(loaded, task, folds_of[task.name], settings, progress)
+            result |= _probe_task(loaded, task, folds_of[task.name], settings, out, progress)
             result["seconds"] = round(time.perf_counter() - start, 1)
             stored = [
                 old
@@ -183,6 +211,7 @@ def _probe_task(
     task: Task,
     folds: list[Fold],
     settings: ProbeSettings,
+    out: pathlib.Path,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     splits = [task.train] if task.test is None else [task.train, task.test]
@@ -191,12 +220,21 @@ def _probe_task(
     held_out = labels[classifier.held_out_rows(folds)]
 
     families, replicates = [], {}
-    for name, unit, features in _families(loaded, sequences, settings, progress):
+    for source in _sources(loaded, sequences, settings, progress):
+        name, unit = source.name, source.unit
 
-        def finished(variant: int, inner: float, kind: str = f"{name}, {unit}") -> None:
-            progress(f"{task.name}: {kind} {variant}: inner MCC {inner:.3f}")
+        def fit(source: _Source = source) -> Fits:
+            def finished(variant: int, inner: float) -> None:
+                kind = f"{source.name}, {source.unit} {variant}"
+                progress(f"{task.name}: {kind}: inner MCC {inner:.3f}")
 
-        fits = classifier.fit_all(features, labels, folds, settings.seed, finished)
+            return classifier.fit_all(source.features(), labels, folds, settings.seed, finished)
+
+        if source.constant is None:
+            fits = fit()
+        else:
+            key = {"task": task.fingerprint, "settings": dataclasses.asdict(settings)}
+            fits = kept_fits(out, {"family": name, "of": source.constant, **key}, fit)
         family, replicates[name] = _family(name, unit, fits, folds, labels, held_out, settings)
         families.append(family)
     trained = families[0]
@@ -221,18 +259,34 @@ def _probe_task(
     }
 
 
-def _families(
+def _sources(
     loaded: LoadedModel,
     sequences: list[str],
     settings: ProbeSettings,
     progress: Callable[[str], None],
-) -> Families:
-    """(name, unit, {variant: features}) one after the other: one family in memory at a time."""
-    models = {"trained": loaded, "random init": random_like(loaded, settings.seed)}
-    for name, model in models.items():
-        progress(f"embedding {len(sequences):,} sequences, {name}")
-        yield name, "layer", model.embed_layers(sequences, settings.layers)
-    yield "k-mers", "k", {k: kmer_frequencies(sequences, k) for k in settings.kmers}
+) -> Iterator[_Source]:
+    """One after the other: features of one family are in memory at a time."""
+
+    def embedded(model: LoadedModel, name: str) -> Callable[[], Features]:
+        def features() -> Features:
+            progress(f"embedding {len(sequences):,} sequences, {name}")
+            return model.embed_layers(sequences, settings.layers)
+
+        return features
+
+    def counted() -> Features:
+        return {k: kmer_frequencies(sequences, k) for k in settings.kmers}
+
+    yield _Source("trained", "layer", embedded(loaded, "trained"), None)
+    untrained = random_like(loaded, settings.seed)
+    constant = {
+        "model": dataclasses.asdict(loaded.config.model),
+        "tokenizer": dataclasses.asdict(loaded.config.tokenizer),
+        "context": loaded.context,
+        "parameters": _digest(checksums(untrained.params)),
+    }
+    yield _Source("random init", "layer", embedded(untrained, "random init"), constant)
+    yield _Source("k-mers", "k", counted, {})
 
 
 def _family(

@@ -1,0 +1,98 @@
+"""Probing beside training: every committed checkpoint of a run, once, until the run has ended."""
+
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+from nt_jax.checkpoint import FOLDER, committed_steps, parse_checkpoint
+from nt_jax.errors import InputError
+from nt_jax.evaluation.loading import load
+from nt_jax.evaluation.probe import probe_model, say
+from nt_jax.evaluation.tasks import read_task
+from nt_jax.workdir import CONFIG, DONE
+
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def follow(
+    workdir: str | pathlib.Path,
+    tasks: Sequence[str | pathlib.Path],
+    out: pathlib.Path,
+    *,
+    layers: Sequence[int] | None = None,
+    folds: int = 10,
+    seed: int = 0,
+    max_sequences: int = 0,
+    progress: Callable[[str], None] = say,
+    wait: Callable[[float], None] = time.sleep,
+) -> int:
+    """Probes the committed checkpoints of `workdir`, oldest first, until DONE is there.
+
+    A process of its own, started before, beside or after training: it waits for the workdir, and
+    reads checkpoints that carry their commit marker only. Results are on disk task by task, so
+    that a killed follower goes on where it was. A run deletes its older checkpoints
+    (`--checkpoint.keep`), and one that has gone before its turn is reported. Returns how many
+    checkpoints were taken. Raises InputError as `probe` does, and at the end when checkpoints
+    were damaged.
+    """
+    workdir, step = parse_checkpoint(workdir)
+    if step is not None:
+        raise InputError(f"{workdir}@{step}: --follow takes a workdir, without a step")
+    parts = [read_task(task) for task in tasks]
+    taken: list[int] = []
+    passed: dict[int, str] = {}
+    idle = False
+    while True:
+        # Asked first: whatever was committed before the end is in the list below.
+        finished = (workdir / DONE).exists()
+        steps = committed_steps(workdir / FOLDER)
+        waiting = [step for step in steps if step not in taken and step not in passed]
+        if not waiting:
+            if finished:
+                break
+            if not idle:
+                there = (workdir / CONFIG).exists()
+                progress(f"{workdir}: waiting for {'a checkpoint' if there else 'the run'}")
+            idle = True
+            wait(SECONDS_BETWEEN_LOOKS)
+            continue
+        idle, step = False, waiting[0]
+        try:
+            loaded = load(f"{workdir}@{step}")
+        except InputError as error:
+            gone = step not in committed_steps(workdir / FOLDER)
+            passed[step] = "" if gone else str(error)
+            progress(
+                f"step {step}: deleted by the run before its turn; --checkpoint.keep keeps more"
+                if gone
+                else f"step {step}: {error}"
+            )
+            continue
+        progress(f"step {step}: {len(waiting) - 1} more committed")
+        probe_model(
+            loaded,
+            parts,
+            pathlib.Path(out),
+            checkpoint=f"{workdir}@{step}",
+            layers=layers,
+            folds=folds,
+            seed=seed,
+            max_sequences=max_sequences,
+            progress=progress,
+        )
+        taken.append(step)
+    _close(workdir, taken, passed, progress)
+    return len(taken)
+
+
+def _close(
+    workdir: pathlib.Path,
+    taken: Sequence[int],
+    passed: dict[int, str],
+    progress: Callable[[str], None],
+) -> None:
+    damaged = [step for step, reason in passed.items() if reason]
+    if damaged:
+        raise InputError(f"{workdir}: damaged and not probed: steps {damaged}")
+    missed = f", {len(passed)} deleted before their turn: {list(passed)}" if passed else ""
+    progress(f"{workdir}: the run has ended; {len(taken)} checkpoints probed{missed}")
