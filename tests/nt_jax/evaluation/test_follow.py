@@ -60,7 +60,8 @@ def steps_of(out: pathlib.Path) -> list[int]:
 
 def following(workdir, folder, out, **more):
     lines: list[str] = []
-    count = follow(workdir, [folder / "toy.csv"], out, folds=3, progress=lines.append, **more)
+    settings = {"folds": 2, "layers": [1]} | more
+    count = follow(workdir, [folder / "toy.csv"], out, progress=lines.append, **settings)
     return count, "\n".join(lines)
 
 
@@ -170,7 +171,7 @@ def test_bad_input_ends_it_at_once(workdir, folder, tmp_path):
 def test_both_processes_may_be_killed(folder, tmp_path):
     """SIGKILL three times each, at moments drawn anew; every checkpoint is probed exactly once."""
     workdir, out = tmp_path / "run", tmp_path / "run" / "probe"
-    task = ["--task", folder / "toy.csv", "--out", out, "--folds", 3]
+    task = ["--task", folder / "toy.csv", "--out", out, "--folds", 2, "--layers", 1]
     commands = {
         "train": command(*pretrain(folder, workdir, steps=600, every=50)),
         "follow": command("probe", "--checkpoint", workdir, *task, "--follow"),
