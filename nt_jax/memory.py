@@ -1,7 +1,10 @@
 """Host memory of large arrays: in place, and given back."""
 
+import ctypes
+import gc
 import math
 import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -25,3 +28,15 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
     buffer = np.empty(size + 63, np.uint8)
     start = -buffer.ctypes.data % 64
     return buffer[start : start + size].view(np.float32).reshape(shape)
+
+
+def collect() -> None:
+    """Frees what nothing refers to, and gives what malloc keeps of it back to the system.
+
+    After a restore and a compilation that is about 0.2 GB, whatever the model.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # glibc only
+            trim(0)

@@ -1,6 +1,5 @@
 """A checkpoint leaves in another layout, with the proof that its numbers are the same."""
 
-import gc
 import os
 import pathlib
 import shutil
@@ -23,6 +22,7 @@ from nt_jax.interchange.proof import TOLERANCES, Certificate, compare, example_t
 from nt_jax.interchange.safetensors_file import write_flat
 from nt_jax.interchange.stablehlo import write_stablehlo
 from nt_jax.interchange.weights import Weights, counted, of_params
+from nt_jax.memory import collect
 from nt_jax.progress import Progress, phases, silent
 from nt_jax.report.record import read_run
 
@@ -111,7 +111,7 @@ def export_checkpoint(
         # The other side takes as much memory again.
         del params, weights
         jax.clear_caches()
-        gc.collect()
+        collect()
         sides = {
             f"{workdir.resolve().name}@{step}": ours,
             f"{layout} {dtype}": runtimes.run(part, tokens),

@@ -30,6 +30,8 @@ from nt_jax.model.factory import Params, build_model
 Tokens = Int[np.ndarray, "B T"]
 Values = np.ndarray | jax.Array
 Layers = Mapping[int, Values]
+# Elements that are copied from a mapped file before its pages are let go.
+_PIECE = 1 << 24
 
 
 def run_params(
@@ -102,8 +104,10 @@ def run_stablehlo(folder: pathlib.Path, tokens: Tokens) -> Outputs:
 def _in_memory(mapped: np.ndarray) -> jax.Array:
     """A tensor of a mapped file on the device; on a CPU one copy of it is all there is."""
     array = aligned_empty(mapped.shape)
-    array[...] = mapped
-    let_go(mapped)
+    to, source = array.reshape(-1), mapped.reshape(-1)
+    for start in range(0, source.size, _PIECE):
+        to[start : start + _PIECE] = source[start : start + _PIECE]
+        let_go(mapped)
     return jax.device_put(array)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from nt_jax.memory import aligned_empty, let_go
 from nt_jax.progress import phases, watching
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-MODEL = "nt_v2_250m_multispecies"
+MODEL = "nt_v2_500m_multispecies"
 
 
 def load_benchmark():
@@ -32,24 +33,30 @@ def load_benchmark():
 def test_import_and_export_stay_within_the_bound(tmp_path):
     """1.3 times the checkpoint, beyond what Python and its libraries take without a model.
 
-    That is a third of this checkpoint (1 GB), and a twentieth of one of 2.5B parameters. Pages
-    of files do not count: the kernel takes them back when it needs them.
+    A checkpoint of 2 GB is the smallest of the published ones for which that says something:
+    compiling and running the comparison takes about 0.3 GB of its own, whatever the model. Pages
+    of files do not count, for the kernel takes them back when it needs them.
     """
     benchmark = load_benchmark()
     weights = benchmark.random_weights(MODEL)
     size = 4 * sum(math.prod(shape) for shape in weights.tensors.values())
     source, workdir, out, back = (tmp_path / name for name in ("source", "run", "out", "back"))
-    write_nt(weights, None, source)
     nothing = benchmark.baseline().anonymous
-    used = [
-        benchmark.nt_jax("import", source, "--workdir", workdir),
-        benchmark.nt_jax("export", "--checkpoint", workdir, "--format", "safetensors",
-                         "--out", out),
-        benchmark.nt_jax("import", out, "--workdir", back),
-    ]  # fmt: skip
-    assert benchmark.checksums(workdir) == benchmark.checksums(back)
-    ratios = [(usage.anonymous - nothing) / size for usage in used]
-    assert max(ratios) <= benchmark.TARGET, ratios
+    export = ("export", "--checkpoint", workdir, "--format", "safetensors", "--out", out)
+    try:
+        write_nt(weights, None, source)
+        used = {
+            "import": benchmark.nt_jax("import", source, "--workdir", workdir),
+            "export": benchmark.nt_jax(*export),
+            "back": benchmark.nt_jax("import", out, "--workdir", back),
+        }
+        assert benchmark.checksums(workdir) == benchmark.checksums(back)
+    finally:
+        # pytest would keep 8 GB of three runs.
+        for folder in (source, workdir, out, back):
+            shutil.rmtree(folder, ignore_errors=True)
+    ratios = {name: (usage.anonymous - nothing) / size for name, usage in used.items()}
+    assert max(ratios.values()) <= benchmark.TARGET, ratios
 
 
 def resident(array: np.ndarray) -> int:
