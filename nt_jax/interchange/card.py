@@ -94,6 +94,8 @@ def _training(run: Run, step: int) -> str:
             ["windows", run.datacard["recipe"]["name"]],
             ["held out", ", ".join(run.datacard["validation"]) or "seeded blocks"],
         ]
+    else:
+        facts.append(["data", "no data card in the workdir"])
     facts.append(["dataset fingerprint", f"`{record['dataset']}`"])
     return aligned(["", ""], facts)
 

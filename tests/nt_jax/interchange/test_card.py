@@ -60,6 +60,12 @@ def test_simulated_data_are_named(run, tmp_path):
     assert "bases) SIMULATED" in card_of(record, tmp_path)
 
 
+def test_a_missing_data_card_is_said(run, tmp_path):
+    text = card_of(dataclasses.replace(run(), datacard=None), tmp_path)
+    assert "no data card in the workdir" in text
+    assert "`abc`" in text
+
+
 def test_validation_of_this_step_only(run, tmp_path):
     row = {
         "step": 200,
