@@ -16,10 +16,10 @@ from nt_jax.files import write_atomically
 from nt_jax.interchange.config_file import read_config, write_config, write_vocabulary
 from nt_jax.interchange.safetensors_file import (
     float_tensors,
-    read_safetensors,
+    read_exactly,
     write_safetensors,
 )
-from nt_jax.interchange.weights import ROOT, Weights, check_tensors, expected_tensors
+from nt_jax.interchange.weights import ROOT, Weights, expected_tensors
 from nt_jax.progress import Progress, silent
 
 LAYOUT, VERSION = "nt-jax/flax-nnx", 1
@@ -88,13 +88,8 @@ def read_flax(folder: pathlib.Path) -> Weights:
     """
     model, tokenizer = read_config(folder, LAYOUT, VERSION)
     path = folder / WEIGHTS_FILE
-    arrays, _ = read_safetensors(path)
     expected = expected_tensors(model, tokenizer)
-    check_tensors(
-        {name: array.shape for name, array in arrays.items()},
-        {_nnx_name(name): shape for name, shape in expected.items()},
-        str(path),
-    )
+    arrays = read_exactly(path, {_nnx_name(name): shape for name, shape in expected.items()})
     return Weights(model, tokenizer, expected, lambda name: arrays[_nnx_name(name)], str(path))
 
 

@@ -145,6 +145,15 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[st
     return arrays, metadata
 
 
+def read_exactly(
+    path: pathlib.Path, expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """`read_safetensors` of a file that must hold these tensors (name -> shape) and no other."""
+    arrays, _ = read_safetensors(path)
+    check_tensors({name: array.shape for name, array in arrays.items()}, expected, str(path))
+    return arrays
+
+
 def float_tensors(weights: Weights, dtype: str = "float32") -> dict[str, Tensor]:
     """What `write_safetensors` takes: all tensors under their published names, in one type.
 
@@ -190,7 +199,6 @@ def read_flat(folder: pathlib.Path) -> Weights:
     """
     model, tokenizer = read_config(folder, LAYOUT, VERSION)
     path = folder / MODEL_FILE
-    arrays, _ = read_safetensors(path)
     expected = expected_tensors(model, tokenizer)
-    check_tensors({name: array.shape for name, array in arrays.items()}, expected, str(path))
+    arrays = read_exactly(path, expected)
     return Weights(model, tokenizer, expected, arrays.__getitem__, str(path))

@@ -29,8 +29,8 @@ from jaxtyping import Array, Float, Int
 from nt_jax.config import ModelConfig, TokenizerConfig
 from nt_jax.files import write_atomically
 from nt_jax.interchange.config_file import read_config, write_config, write_vocabulary
-from nt_jax.interchange.safetensors_file import Tensor, read_safetensors, write_safetensors
-from nt_jax.interchange.weights import Weights, check_tensors, of_params, stacked
+from nt_jax.interchange.safetensors_file import Tensor, read_exactly, write_safetensors
+from nt_jax.interchange.weights import Weights, of_params, stacked
 from nt_jax.model.factory import build_model
 from nt_jax.progress import Progress, silent
 
@@ -108,9 +108,7 @@ def read_stablehlo(folder: pathlib.Path) -> Weights:
     """
     model, tokenizer = read_config(folder, LAYOUT, VERSION)
     path = folder / WEIGHTS_FILE
-    arrays, _ = read_safetensors(path)
-    found = {name: array.shape for name, array in arrays.items()}
-    check_tensors(found, _shapes(model, tokenizer), str(path))
+    arrays = read_exactly(path, _shapes(model, tokenizer))
     return of_params(_nested(arrays), model, tokenizer, str(path))
 
 
