@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nt_jax import environment
+from nt_jax.interchange.exporter import WRITERS
 from nt_jax.interchange.nt import write_nt
 from nt_jax.interchange.weights import Weights, expected_tensors
-from nt_jax.interchange_commands import LAYOUTS
 from nt_jax.model.presets import PRESETS, preset
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -114,7 +114,7 @@ def nt_jax(*arguments: str | pathlib.Path) -> Usage:
 
 def baseline() -> Usage:
     """What Python and the libraries take, with no model."""
-    code = "import nt_jax.interchange_commands, jax; jax.numpy.ones(1).block_until_ready()"
+    code = "import nt_jax.interchange.exporter, jax; jax.numpy.ones(1).block_until_ready()"
     return measure([sys.executable, "-c", code])
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     """Runs the benchmark, writes and prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(PRESETS))
-    parser.add_argument("--formats", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--formats", nargs="+", default=list(WRITERS), choices=tuple(WRITERS))
     parser.add_argument("--folder", default=None, help="for files; default: the temporary folder")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)

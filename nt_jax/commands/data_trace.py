@@ -1,0 +1,70 @@
+"""`nt-jax data trace`: which windows fed an optimizer step."""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from nt_jax.errors import InputError
+
+SHOWN_BASES = 48
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR", help="folder of the run")
+    parser.add_argument("--step", type=int, required=True, help="optimizer step, from 1")
+    parser.add_argument("--row", type=int, default=None, help="one sequence of the batch, from 0")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints a row for every window of the batch."""
+    from nt_jax import data, workdir
+
+    folder, step, row = options.workdir, options.step, options.row
+    experiment, record = workdir.read_config(folder)
+    dataset = data.open_dataset(experiment.data.path)
+    if dataset.fingerprint != record["dataset"]:
+        raise InputError(f"{experiment.data.path}: not the dataset that {folder} was trained on")
+    train = experiment.train
+    if not 1 <= step <= train.steps:
+        raise InputError(f"--step {step}: the run has steps 1 to {train.steps}")
+    if row is not None and not 0 <= row < train.global_batch:
+        raise InputError(f"--row {row}: a batch has rows 0 to {train.global_batch - 1}")
+    tokenizer = experiment.tokenizer.make()
+    order = data.train_order(
+        dataset, tokenizer, experiment.data, global_batch=train.global_batch, seed=train.seed
+    )
+    rows = range(train.global_batch) if row is None else [row]
+    if not options.json:
+        print(f"{'row':>5} {'source':<28} {'contig':<16} {'start':>12} {'end':>12} s epoch bases")
+    for number in rows:
+        ref = data.locate(order, step - 1, number)
+        window = dataset.window("train", ref.index)
+        tokens = data.crop(window["sequence"], ref, tokenizer, experiment.data.sequence_length)
+        bases = tokenizer.decode(tokens)
+        # The context's bases; Ns take a token each, so fewer may be read, from the strand's start.
+        start = window["start"] + ref.offset
+        end = start + (experiment.data.sequence_length - 1) * tokenizer.k
+        start, end = (end - len(bases), end) if ref.reverse else (start, start + len(bases))
+        found = {
+            "row": number,
+            "source": window["source"],
+            "contig": window["contig"],
+            "start": start,
+            "end": end,
+            "strand": "-" if ref.reverse else "+",
+            "haplotype": None,
+            "epoch": ref.epoch,
+            "window": ref.index,
+            "bases": bases,
+        }
+        if options.json:
+            print(json.dumps(found))
+        else:
+            print(
+                f"{number:>5} {found['source']:<28} {found['contig']:<16} {start:>12,} "
+                f"{found['end']:>12,} {found['strand']} {ref.epoch:>5} {bases[:SHOWN_BASES]}..."
+            )
+    sys.stdout.flush()
