@@ -37,6 +37,7 @@ from nt_jax.files import owning, write_atomically
 TABLES, FIGURE = "probe.md", "probe.png"
 DEFAULT_LAYERS = 10
 ALL_LAYERS_UP_TO = 12
+SCORER = metrics.SCORERS["classes"]
 
 Features = dict[int, Float[np.ndarray, "rows X"]]
 
@@ -241,7 +242,7 @@ def _probe_task(
     differences = []
     for other in families[1:]:
         entry: dict[str, Any] = {"against": other["name"]}
-        for metric in metrics.METRICS:
+        for metric in SCORER.names:
             ours, theirs = (family["chosen"][metric]["value"] for family in (trained, other))
             gap = np.nan if ours is None or theirs is None else ours - theirs
             paired = replicates[trained["name"]][metric] - replicates[other["name"]][metric]
@@ -314,7 +315,7 @@ def _family(
                 "strengths": [fit.strength for fit in row],
                 "not_converged": sum(not fit.converged for fit in row),
                 "fold_mcc": [
-                    metrics.scores(labels[fold.test], fit.probabilities)["mcc"]
+                    SCORER.scores(labels[fold.test], fit.probabilities)["mcc"]
                     for fold, fit in zip(folds, row, strict=True)
                 ],
             }
@@ -328,9 +329,11 @@ def _scored(
     probabilities: Float[np.ndarray, "M C"],
     settings: ProbeSettings,
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, " R"]]]:
-    values = metrics.scores(labels, probabilities)
+    values = SCORER.scores(labels, probabilities)
     # The same seed for all: resamples are shared, differences are paired.
-    replicates = metrics.bootstrap(labels, probabilities, settings.seed, settings.replicates)
+    replicates = metrics.bootstrap(
+        SCORER, labels, probabilities, settings.seed, settings.replicates
+    )
     scored = {name: _score(values[name], *metrics.interval(replicates[name])) for name in values}
     return scored, replicates
 

@@ -70,7 +70,7 @@ def test_join_puts_predictions_in_the_order_of_the_rows():
     joined = join(folds, fits)
     for fold, part in zip(folds, fits, strict=True):
         assert np.array_equal(joined[fold.test], part.probabilities)
-    assert metrics.scores(labels, joined)["mcc"] > 0.5
+    assert metrics.class_scores(labels, joined)["mcc"] > 0.5
 
 
 def test_scale_and_offset_of_features_do_not_matter():
@@ -100,4 +100,4 @@ def test_kmers_predict_a_real_histone_mark(real_data):
     (found,) = fit_all(features, labels, [fold], seed=0)[3]
     assert found.converged
     # Measured: 0.578, 95 % interval 0.536 to 0.618.
-    assert metrics.scores(histone.test.labels, found.probabilities)["mcc"] > 0.53
+    assert metrics.class_scores(histone.test.labels, found.probabilities)["mcc"] > 0.53

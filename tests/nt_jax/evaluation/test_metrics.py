@@ -1,54 +1,133 @@
+"""Every score and every replicate against scikit-learn and scipy, ties and single classes too."""
+
+import warnings
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, matthews_corrcoef, roc_auc_score
+from sklearn import metrics as reference
 
 from nt_jax.evaluation import metrics
+from nt_jax.evaluation.metrics import SCORERS
+
+KINDS = ("classes", "classes of five", "multilabel", "values", "ranking", "correlation")
 
 
-def example(seed: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with every class and probabilities on a coarse grid, so that ties occur."""
+def example(kind: str, seed: int, count: int) -> tuple[metrics.Scorer, np.ndarray, np.ndarray]:
+    """Truth and a prediction on a coarse grid, so that ties occur."""
     rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(classes), rng.integers(classes, size=count - classes)])
-    logits = np.eye(classes)[labels] + rng.normal(size=(count, classes))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    probabilities = np.round(probabilities, 1) + 1e-3
-    return labels, probabilities / probabilities.sum(axis=1, keepdims=True)
+    if kind.startswith("classes"):
+        classes = 2 if kind == "classes" else 5
+        labels = rng.integers(classes, size=count)
+        logits = 1.5 * np.eye(classes)[labels] + rng.normal(size=(count, classes))
+        probabilities = np.round(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), 1)
+        return SCORERS["classes"], labels, probabilities
+    if kind == "multilabel":
+        labels = rng.random((count, 3)) < 0.4
+        found = np.clip(0.4 * labels + rng.random((count, 3)) * 0.6, 0, 1)
+        return SCORERS[kind], labels, np.round(found, 1)
+    score = np.round(rng.normal(size=count), 1)
+    if kind == "ranking":
+        return SCORERS[kind], rng.random(count) < 0.4, score
+    return SCORERS[kind], np.round(score + rng.normal(size=count), 1), score
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_point_values_are_those_of_scikit_learn(classes: int):
-    labels, probabilities = example(0, 80, classes)
+def reference_classes(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The five scores, each by one call of scikit-learn where it defines them."""
     predicted = probabilities.argmax(axis=1)
-    found = metrics.scores(labels, probabilities)
-    given = probabilities[:, 1] if classes == 2 else probabilities
-    assert found["mcc"] == matthews_corrcoef(labels, predicted)
-    assert found["accuracy"] == accuracy_score(labels, predicted)
-    assert found["auroc"] == pytest.approx(roc_auc_score(labels, given, multi_class="ovr"))
+    classes = probabilities.shape[1]
+    binary = classes == 2
+    areas: dict[str, list[float]] = {"auroc": [], "auprc": []}
+    for c in [1] if binary else range(classes):
+        if 0 < (labels == c).sum() < len(labels):
+            areas["auroc"].append(reference.roc_auc_score(labels == c, probabilities[:, c]))
+            areas["auprc"].append(
+                reference.average_precision_score(labels == c, probabilities[:, c])
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "mcc": reference.matthews_corrcoef(labels, predicted),
+            "f1": reference.f1_score(
+                labels, predicted, average="binary" if binary else "macro", zero_division=0
+            ),
+            "accuracy": reference.accuracy_score(labels, predicted),
+            **{name: np.mean(found) if found else np.nan for name, found in areas.items()},
+        }
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**31), st.integers(6, 40), st.integers(2, 4))
-def test_weights_count_a_sequence_as_often_as_repeating_it(seed: int, count: int, classes: int):
-    labels, probabilities = example(seed, count, classes)
-    weights = np.random.default_rng(seed).integers(0, 3, size=(3, count)).astype(float)
-    weights[:, :classes] += 1
-    found = metrics._weighted_scores(labels, probabilities, weights)
-    for row, weight in enumerate(weights.astype(int)):
-        expected = metrics.scores(np.repeat(labels, weight), np.repeat(probabilities, weight, 0))
-        for name in metrics.METRICS:
-            assert found[name][row] == pytest.approx(expected[name], abs=1e-12)
+def reference_scores(kind: str, truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """The same scores from scikit-learn and scipy alone; NaN where they are not defined."""
+    if kind.startswith("classes"):
+        return reference_classes(truth, prediction)
+    if kind == "multilabel":
+        each = [
+            reference_classes(truth[:, c].astype(int), np.stack([1 - p, p], axis=1))
+            for c, p in enumerate(prediction.T)
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return {name: np.nanmean([one[name] for one in each]) for name in each[0]}
+    if kind == "ranking":
+        if truth.all() or not truth.any():
+            return {"auroc": np.nan, "auprc": np.nan}
+        return {
+            "auroc": reference.roc_auc_score(truth, prediction),
+            "auprc": reference.average_precision_score(truth, prediction),
+        }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)
+        found = {
+            "spearman": scipy.stats.spearmanr(truth, prediction).statistic,
+            "pearson": scipy.stats.pearsonr(truth, prediction).statistic,
+        }
+    if kind == "values":
+        found["r2"] = reference.r2_score(truth, prediction) if np.ptp(truth) else np.nan
+    return found
 
 
-def test_replicates_are_scores_of_resamples():
-    labels, probabilities = example(1, 50, 3)
-    drawn = np.random.default_rng(7).integers(50, size=(4, 50))
-    found = metrics.bootstrap(labels, probabilities, seed=7, replicates=4)
+def assert_same(found: dict, expected: dict) -> None:
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-10, nan_ok=True), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31), count=st.integers(2, 60))
+def test_point_values_are_those_of_scikit_learn_and_scipy(kind: str, seed: int, count: int):
+    scorer, truth, prediction = example(kind, seed, count)
+    assert_same(scorer.scores(truth, prediction), reference_scores(kind, truth, prediction))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31), count=st.integers(2, 40))
+def test_replicates_are_the_scores_of_the_resamples(kind: str, seed: int, count: int):
+    """Small samples: resamples with one class, one value or one label are among them."""
+    scorer, truth, prediction = example(kind, seed, count)
+    drawn = np.random.default_rng(seed).integers(count, size=(6, count))
+    found = metrics.bootstrap(scorer, truth, prediction, seed, replicates=6)
+    assert tuple(found) == scorer.names
     for row, indices in enumerate(drawn):
-        expected = metrics.scores(labels[indices], probabilities[indices])
-        for name in metrics.METRICS:
-            assert found[name][row] == pytest.approx(expected[name], abs=1e-12)
+        expected = reference_scores(kind, truth[indices], prediction[indices])
+        assert_same({name: found[name][row] for name in found}, expected)
+
+
+def test_a_fold_with_one_class_has_no_area_and_no_correlation():
+    labels, probabilities = np.zeros(9, np.int64), np.full((9, 2), 0.5)
+    found = metrics.class_scores(labels, probabilities)
+    assert found["mcc"] == found["f1"] == 0.0
+    assert found["accuracy"] == 1.0
+    assert np.isnan([found["auroc"], found["auprc"]]).all()
+    replicates = metrics.bootstrap(SCORERS["classes"], labels, probabilities, 0, 5)
+    assert np.isnan(replicates["auroc"]).all()
+    assert np.isnan(metrics.interval(replicates["auroc"])).all()
+    assert np.array_equal(replicates["mcc"], np.zeros(5))
+    constant = metrics.value_scores(np.full(5, 0.1), np.arange(5.0))
+    assert np.isnan(list(constant.values())).all()
 
 
 def test_interval_covers_as_often_as_it_says():
@@ -58,30 +137,19 @@ def test_interval_covers_as_often_as_it_says():
         correct = rng.random(200) < 0.8
         labels = rng.integers(2, size=200)
         predicted = np.where(correct, labels, 1 - labels)
-        replicates = metrics.bootstrap(labels, np.eye(2)[predicted], trial, 200)
+        replicates = metrics.bootstrap(SCORERS["classes"], labels, np.eye(2)[predicted], trial, 200)
         low, high = metrics.interval(replicates["accuracy"])
         covered += low <= 0.8 <= high
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_the_same_seed_pairs_two_classifiers():
-    labels, probabilities = example(2, 60, 2)
-    first = metrics.bootstrap(labels, probabilities, seed=1, replicates=150)
-    second = metrics.bootstrap(labels, probabilities, seed=1, replicates=150)
-    other = metrics.bootstrap(labels, probabilities, seed=2, replicates=150)
+def test_the_same_seed_pairs_two_predictions():
+    scorer, labels, probabilities = example("classes", 2, 60)
+    first = metrics.bootstrap(scorer, labels, probabilities, seed=1, replicates=150)
+    second = metrics.bootstrap(scorer, labels, probabilities, seed=1, replicates=150)
+    other = metrics.bootstrap(scorer, labels, probabilities, seed=2, replicates=150)
     assert np.array_equal(first["mcc"], second["mcc"])
     assert not np.array_equal(first["mcc"], other["mcc"])
-
-
-def test_a_single_class_has_no_auroc_and_no_correlation():
-    labels, probabilities = np.zeros(9, np.int64), np.full((9, 2), 0.5)
-    found = metrics.scores(labels, probabilities)
-    assert np.isnan(found["auroc"])
-    assert found["mcc"] == 0.0
-    replicates = metrics.bootstrap(labels, probabilities, 0, 5)
-    assert np.isnan(replicates["auroc"]).all()
-    assert np.isnan(metrics.interval(replicates["auroc"])).all()
-    assert np.array_equal(replicates["mcc"], np.zeros(5))
 
 
 def test_interval_leaves_out_resamples_without_a_value():
