@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from nt_jax.errors import InputError
-from nt_jax.evaluation.tasks import Task
+from nt_jax.evaluation.tasks.folds import Fold, make_folds
+
+__all__ = ["Fit", "Fold", "fit", "fit_all", "held_out_rows", "inner_mcc", "join", "make_folds"]
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Grid of C, the inverse regularisation, for standardised features."""
@@ -30,14 +31,6 @@ INNER_FOLDS = 5
 MAX_ITERATIONS = 1000
 MOST_THREADS = 8
 """Fits at a time: each one holds a few copies of its features."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Fold:
-    """Rows of `features` that one fit trains on, and those it is scored on."""
-
-    train: Int[np.ndarray, " N"]
-    test: Int[np.ndarray, " M"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,28 +45,6 @@ class Fit:
     """Chosen C."""
     converged: bool
     """Whether the final fit met its tolerance within `MAX_ITERATIONS`."""
-
-
-def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
-    """The given split as one fold, or `folds` stratified ones.
-
-    Rows are numbered through training, then test. Raises InputError when a class is too small.
-    """
-    needed = 2 if task.test is not None else folds
-    counts = np.bincount(task.train.labels, minlength=len(task.classes))
-    if folds < 2:
-        raise InputError(f"{folds} folds: cross-validation needs at least 2")
-    if counts.min() < needed:
-        scarce = task.classes[int(counts.argmin())]
-        raise InputError(
-            f"{task.name}: class {scarce!r} has {counts.min()} training sequences, at least "
-            f"{needed} are needed" + ("" if task.test is not None else "; ask for fewer folds")
-        )
-    rows = len(task.train)
-    if task.test is not None:
-        return [Fold(np.arange(rows), np.arange(rows, rows + len(task.test)))]
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [Fold(*pair) for pair in splitter.split(np.zeros(rows), task.train.labels)]
 
 
 def fit_all(

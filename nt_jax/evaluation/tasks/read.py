@@ -18,18 +18,16 @@ import collections
 import csv
 import dataclasses
 import gzip
-import hashlib
 import io
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int
-from sklearn.utils import resample
 
 from nt_jax.errors import InputError
+from nt_jax.evaluation.tasks.task import Audit, Split, Task
 
 SPLITS = ("train", "dev", "test")
 SIMULATION = "simulation.json"
@@ -42,75 +40,6 @@ _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _LETTERS = "ACGTUN" + _IUPAC
 _BAD_LETTER = re.compile(f"[^{_LETTERS}{_LETTERS.lower()}]")
 _MEASUREMENT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][-+]?\d+|nan|inf)", re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Sequences with their labels."""
-
-    sequences: tuple[str, ...]
-    """Upper-case A, C, G, T, N."""
-    labels: Int[np.ndarray, " N"]
-    """Indices into `Task.classes`."""
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def take(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> "Split":
-        """The sequences at `indices`, in that order."""
-        return Split(tuple(self.sequences[i] for i in indices), self.labels[np.asarray(indices)])
-
-
-@dataclasses.dataclass(frozen=True)
-class Audit:
-    """What was read and what was taken out; nothing is dropped without being counted."""
-
-    rows: dict[str, int]
-    """Rows read from each file."""
-    in_test: int
-    """Training sequences dropped because the test split has the very sequence."""
-    in_test_reversed: int
-    """Training sequences dropped because the test split has their reverse complement."""
-    conflicting: int
-    """Training sequences dropped because the same sequence carries two labels."""
-    repeated: int
-    """Training sequences dropped as repeats (either strand, same label); the first stays."""
-    ambiguous_letters: int
-    """IUPAC letters read as N (an N itself is not counted)."""
-
-    def line(self) -> str:
-        """One line for people."""
-        rows = ", ".join(f"{name} {count:,}" for name, count in self.rows.items())
-        return (
-            f"read {rows}; dropped from training: {self.in_test} also in test, "
-            f"{self.in_test_reversed} in test on the other strand, {self.conflicting} with two "
-            f"labels, {self.repeated} repeats; {self.ambiguous_letters} ambiguous letters read as N"
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-    """A classification task. Without `test`, scores come from k-fold cross-validation."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    test: Split | None
-    audit: Audit
-    simulated: bool = False
-    """Written by `data_pipelines.simulate`: whatever is printed about it says so."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over classes, sequences, labels and split."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
-        for split in (self.train, self.test):
-            if split is None:
-                continue
-            digest.update(b"\n\n")
-            for sequence, label in zip(split.sequences, split.labels, strict=True):
-                digest.update(f"{sequence},{label}\n".encode())
-        return digest.hexdigest()
 
 
 def read_task(path: str | pathlib.Path) -> Task:
@@ -135,25 +64,6 @@ def read_task(path: str | pathlib.Path) -> Task:
     marks = [parent / SIMULATION for parent in path.resolve().parents[:3]]
     simulated = any(mark.is_file() for mark in marks)
     return _assemble(name, path, files, parts, simulated)
-
-
-def subsample(task: Task, limit: int, seed: int) -> Task:
-    """At most `limit` sequences of each split, drawn with the classes in proportion; 0 is all."""
-
-    def part(split: Split) -> Split:
-        if not limit or len(split) <= limit:
-            return split
-        drawn = resample(
-            np.arange(len(split)),
-            replace=False,
-            n_samples=limit,
-            stratify=split.labels,
-            random_state=seed,
-        )
-        return split.take(np.sort(drawn))
-
-    test = None if task.test is None else part(task.test)
-    return dataclasses.replace(task, train=part(task.train), test=test)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +124,10 @@ def _assemble(
 
     audit = Audit(
         rows={files[part].name: len(rows) for part, rows in parts.items()},
-        **dropped,
+        in_test=dropped["in_test"],
+        in_test_reversed=dropped["in_test_reversed"],
+        conflicting=dropped["conflicting"],
+        repeated=dropped["repeated"],
         ambiguous_letters=sum(row.ambiguous for row in train_rows + test_rows),
     )
     test = split(test_rows) if test_name else None

@@ -1,0 +1,65 @@
+"""Which sequences a fit trains on and which it is scored on.
+
+N is the number of training sequences, M of held-out ones.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from nt_jax.errors import InputError
+from nt_jax.evaluation.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """Rows that one fit trains on, and those it is scored on."""
+
+    train: Int[np.ndarray, " N"]
+    test: Int[np.ndarray, " M"]
+
+
+def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
+    """The given split as one fold, or `folds` of the training sequences.
+
+    Rows are numbered through training, then test. A group is never torn apart. Classes keep their
+    proportions, exactly without groups and as far as they allow it with them; sets of several
+    labels and measurements are drawn at random (scikit-learn has no stratification for them).
+
+    Raises InputError when a class is too small, or when there are too few sequences or groups.
+    """
+    if folds < 2:
+        raise InputError(f"{folds} folds: cross-validation needs at least 2")
+    rows = len(task.train)
+    needed = 2 if task.test is not None else folds
+    fewer = "" if task.test is not None else "; ask for fewer folds"
+    if task.kind == "classes":
+        counts = np.bincount(task.train.labels, minlength=len(task.classes))
+        if counts.min() < needed:
+            scarce = task.classes[int(counts.argmin())]
+            raise InputError(
+                f"{task.name}: class {scarce!r} has {counts.min()} training sequences, at least "
+                f"{needed} are needed{fewer}"
+            )
+    elif rows < needed:
+        raise InputError(
+            f"{task.name}: {rows} training sequences, at least {needed} are needed{fewer}"
+        )
+    if task.test is not None:
+        return [Fold(np.arange(rows), np.arange(rows, rows + len(task.test)))]
+    if task.groups is not None and len(set(task.groups)) < folds:
+        raise InputError(
+            f"{task.name}: {len(set(task.groups))} groups cannot be spread over {folds} folds"
+            f"{fewer}"
+        )
+    splitter = {
+        (True, False): StratifiedKFold,
+        (True, True): StratifiedGroupKFold,
+        (False, False): KFold,
+        (False, True): GroupKFold,
+    }[task.kind == "classes", task.groups is not None](folds, shuffle=True, random_state=seed)
+    labels = task.train.labels if task.kind == "classes" else None
+    groups = None if task.groups is None else np.unique(task.groups, return_inverse=True)[1]
+    return [Fold(*pair) for pair in splitter.split(np.zeros(rows), labels, groups)]
