@@ -19,6 +19,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "Train a masked language model; again = resume."),
     "evaluate": ("evaluate", "Masked loss, perplexity, accuracy of a checkpoint."),
     "probe": ("probe", "Probes on frozen embeddings, beside controls."),
+    "tasks": ("tasks", "Labelled sets known by name, and which are here."),
     "import": ("import_", "Make a workdir of a published or foreign checkpoint."),
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),
