@@ -1,6 +1,7 @@
 """Options that several commands take."""
 
 import argparse
+import pathlib
 from collections.abc import Sequence
 
 from nt_jax.errors import InputError
@@ -14,6 +15,23 @@ def flat(groups: Sequence[Sequence[str]]) -> list[str]:
 def checkpoint(parser: argparse.ArgumentParser) -> None:
     """`--checkpoint DIR[@STEP]`."""
     parser.add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="workdir")
+
+
+def tasks(parser: argparse.ArgumentParser) -> None:
+    """`--task NAME|PATH ...` and where names are looked up."""
+    parser.add_argument(
+        "--task", required=True, action="append", nargs="+", metavar="NAME|PATH",
+        help="registered name (`nt-jax tasks`), table, FASTA, task.json or folder of them",
+    )  # fmt: skip
+    data_dir(parser)
+
+
+def data_dir(parser: argparse.ArgumentParser) -> None:
+    """`--data-dir DIR`."""
+    parser.add_argument(
+        "--data-dir", type=pathlib.Path, action="append", default=[], metavar="DIR",
+        help="look for named tasks here, before the folder that NT_JAX_DATA_MIRROR names",
+    )  # fmt: skip
 
 
 def as_json(parser: argparse.ArgumentParser, what: str = "result") -> None:

@@ -13,15 +13,16 @@ PREEMPTED = 75
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     common.checkpoint(parser)
-    parser.add_argument(
-        "--task", required=True, action="append", nargs="+", metavar="PATH",
-        help="CSV/TSV with sequence,label; folder with train/dev/test.csv; NT .fna",
-    )  # fmt: skip
+    common.tasks(parser)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
     parser.add_argument("--layers", default="", help="comma-separated, 1-based; default: spread")
     parser.add_argument("--folds", type=int, default=10, help="folds where no test split is given")
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and controls")
     parser.add_argument("--max-sequences", type=int, default=0, help="of each split; 0 is all")
+    parser.add_argument(
+        "--head", default="logistic", help="logistic|mlp|both (chosen by inner cross-validation)"
+    )
+    parser.add_argument("--pooling", default="mean", help="of token embeddings: mean|cls|max")
     parser.add_argument(
         "--follow", action="store_true",
         help="probe each checkpoint of the run as it is committed, until the run has ended",
@@ -43,8 +44,11 @@ def run(options: argparse.Namespace) -> None:
         options.checkpoint,
         common.flat(options.task),
         options.out,
+        data_dirs=options.data_dir,
         layers=common.layers(options.layers),
         folds=options.folds,
         seed=options.seed,
         max_sequences=options.max_sequences,
+        head=options.head,
+        pooling=options.pooling,
     )

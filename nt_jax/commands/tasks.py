@@ -3,17 +3,13 @@
 import argparse
 import dataclasses
 import json
-import pathlib
 
 from nt_jax.commands import options as common
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument(
-        "--data-dir", type=pathlib.Path, action="append", default=[], metavar="DIR",
-        help="look here too, before the folder that NT_JAX_DATA_MIRROR names",
-    )  # fmt: skip
+    common.data_dir(parser)
     common.as_json(parser, "list")
 
 

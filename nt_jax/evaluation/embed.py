@@ -2,7 +2,8 @@
 
 A sequence with more tokens than the context is cut into the fewest windows that fit, as equal in
 length as possible, each with a `<cls>` of its own. Windows of similar length share a batch; the
-number of compiled shapes stays small because lengths and rows are rounded up.
+number of compiled shapes stays small because lengths and rows are rounded up. The rows of a batch
+are spread over all devices, each of which holds the parameters.
 """
 
 import functools
@@ -12,8 +13,11 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from nt_jax import sharding
+from nt_jax.config import MeshConfig
 from nt_jax.errors import InputError
 from nt_jax.model.factory import Model, Params
 from nt_jax.tokenizers import KmerTokenizer
@@ -58,9 +62,13 @@ def embed_layers(
     if isinstance(sequences, str | bytes):
         raise InputError("embed takes a list of sequences; put the one sequence into a list")
     windows, count = _windows(tokenizer, sequences, context)
+    mesh = sharding.make_mesh(MeshConfig())
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    spread = NamedSharding(mesh, sharding.BATCH)
     total = None
     done = 0
-    for part, tokens in _batches(windows, tokenizer.pad_id, context, batch_tokens):
+    for part, rows in _batches(windows, tokenizer.pad_id, context, batch_tokens, mesh.size):
+        tokens = jax.device_put(rows, spread)
         pooled = np.asarray(
             _pooled(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
         )
@@ -105,19 +113,22 @@ def _windows(
 
 
 def _batches(
-    windows: list[_Window], pad_id: int, context: int, batch_tokens: int
+    windows: list[_Window], pad_id: int, context: int, batch_tokens: int, devices: int
 ) -> Iterable[tuple[list[_Window], Int[np.ndarray, "B T"]]]:
-    """Batches of equal padded length, longest first so that lack of memory shows at once."""
+    """Batches of equal padded length, longest first so that lack of memory shows at once.
+
+    The rows of a batch are a multiple of `devices`.
+    """
     buckets: dict[int, list[_Window]] = {}
     for window in windows:
         buckets.setdefault(bucket(window.ids.size, context), []).append(window)
     for length in sorted(buckets, reverse=True):
         members = buckets[length]
-        rows = max(1, batch_tokens // length)
+        rows = devices * max(1, batch_tokens // (length * devices))
         for start in range(0, len(members), rows):
             part = members[start : start + rows]
             # Rows that only fill the batch hold a `<cls>`-led copy: a row of pads would make NaN.
-            filled = min(rows, 1 << (len(part) - 1).bit_length())
+            filled = min(rows, devices << (-(-len(part) // devices) - 1).bit_length())
             tokens = np.full((filled, length), pad_id, np.int32)
             for row in range(filled):
                 ids = part[min(row, len(part) - 1)].ids

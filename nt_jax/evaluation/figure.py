@@ -11,49 +11,55 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nt_jax.evaluation.summary import latest, title
+from nt_jax.evaluation.metrics import SCORERS
+from nt_jax.evaluation.summary import latest, metric_name, title, variant_name
 
 # Readable on white and on near-black, and to people with colour vision deficiencies.
-COLOURS = {"trained": "#3b82f6", "random init": "#d97706", "k-mers": "#0d9f76"}
+COLOURS = {
+    "trained": "#3b82f6",
+    "random init": "#d97706",
+    "k-mers": "#0d9f76",
+    "CNN": "#a855f7",
+}
 
 
-def draw_probe(axes: Axes, result: dict[str, Any], metric: str = "mcc") -> None:
-    """One task: curves over layers for the models, a line for each k of the k-mers."""
-    models = [family for family in result["families"] if family["unit"] == "layer"]
-    for family in models:
-        colour = COLOURS[family["name"]]
-        layers = [variant["layer"] for variant in family["variants"]]
-        value, low, high = (
-            np.array([variant[metric][part] for variant in family["variants"]], float)
-            for part in ("value", "low", "high")
-        )
-        axes.errorbar(
-            layers,
-            value,
-            yerr=np.maximum([value - low, high - value], 0),
-            color=colour,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            linewidth=1.6,
-            elinewidth=1,
-            linestyle="-" if family["name"] == "trained" else "--",
-            label=family["name"],
-        )
-    controls = [family for family in result["families"] if family["unit"] == "k"]
-    styles = [":", "-.", (0, (5, 1)), (0, (1, 3)), "--", "-"]
-    for family in controls:
+def draw_probe(axes: Axes, result: dict[str, Any]) -> None:
+    """One task, by its kind's first metric: curves over layers, lines for the other controls."""
+    metric = SCORERS[result["kind"]].names[0]
+    styles = iter([":", "-.", (0, (5, 1)), (0, (1, 3)), "--", "-"])
+    for family in result["families"]:
+        name, unit = family["name"], family["unit"]
+        if unit == "layer":
+            value, low, high = (
+                np.array([variant[metric][part] for variant in family["variants"]], float)
+                for part in ("value", "low", "high")
+            )
+            axes.errorbar(
+                [variant["layer"] for variant in family["variants"]],
+                value,
+                yerr=np.maximum([value - low, high - value], 0),
+                color=COLOURS[name],
+                marker="o",
+                markersize=4,
+                capsize=2,
+                linewidth=1.6,
+                elinewidth=1,
+                linestyle="-" if name == "trained" else "--",
+                label=name,
+            )
+            continue
         for style, variant in zip(styles, family["variants"], strict=False):
+            number = variant[metric]["value"]
             axes.axhline(
-                np.nan if variant[metric]["value"] is None else variant[metric]["value"],
-                color=COLOURS["k-mers"],
+                np.nan if number is None else number,
+                color=COLOURS[name],
                 linestyle=style,
                 linewidth=1.4,
-                label=f"k-mers, k = {variant['k']}",
+                label=f"{name}, {variant_name(unit, variant[unit])}" if unit == "k" else name,
             )
     axes.set_title(f"{title(result)}, step {result['step']:,}", fontsize=10)
     axes.set_xlabel("layer")
-    axes.set_ylabel(metric.upper())
+    axes.set_ylabel(metric_name(metric))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True)
     axes.spines[["top", "right"]].set_visible(False)

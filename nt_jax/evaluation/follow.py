@@ -3,12 +3,13 @@
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nt_jax.checkpoint import FOLDER, committed_steps, parse_checkpoint
 from nt_jax.errors import InputError
 from nt_jax.evaluation.loading import load
 from nt_jax.evaluation.probe import probe_model, say
-from nt_jax.evaluation.tasks import read_task
+from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.workdir import CONFIG, DONE
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -19,12 +20,10 @@ def follow(
     tasks: Sequence[str | pathlib.Path],
     out: pathlib.Path,
     *,
-    layers: Sequence[int] | None = None,
-    folds: int = 10,
-    seed: int = 0,
-    max_sequences: int = 0,
+    data_dirs: Sequence[pathlib.Path] = (),
     progress: Callable[[str], None] = say,
     wait: Callable[[float], None] = time.sleep,
+    **choices: Any,
 ) -> int:
     """Probes the committed checkpoints of `workdir`, oldest first, until DONE is there.
 
@@ -33,12 +32,12 @@ def follow(
     that a killed follower goes on where it was. A run deletes its older checkpoints
     (`--checkpoint.keep`), and one that has gone before its turn is reported. Returns how many
     checkpoints were taken. Raises InputError as `probe` does, and at the end when checkpoints
-    were damaged.
+    were damaged. `choices` are those of `probe_model`; embeddings are not kept.
     """
     workdir, step = parse_checkpoint(workdir)
     if step is not None:
         raise InputError(f"{workdir}@{step}: --follow takes a workdir, without a step")
-    parts = [read_task(task) for task in tasks]
+    parts = [find_task(task, data_dirs) for task in tasks]
     taken: list[int] = []
     passed: dict[int, str] = {}
     idle = False
@@ -74,11 +73,8 @@ def follow(
             parts,
             pathlib.Path(out),
             checkpoint=f"{workdir}@{step}",
-            layers=layers,
-            folds=folds,
-            seed=seed,
-            max_sequences=max_sequences,
             progress=progress,
+            **choices,
         )
         taken.append(step)
     _close(workdir, taken, passed, progress)

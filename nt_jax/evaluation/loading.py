@@ -14,6 +14,7 @@ from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.config import Experiment
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embed import BATCH_TOKENS, Bases, Pooling, embed_layers
+from nt_jax.evaluation.results import UNKNOWN_TOKENS
 from nt_jax.model.attention import reference_heads
 from nt_jax.model.factory import Model, Params, build_model
 from nt_jax.tokenizers import KmerTokenizer
@@ -44,6 +45,13 @@ class LoadedModel:
     def num_layers(self) -> int:
         """Transformer blocks (L)."""
         return self.config.model.num_layers
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen in training up to this step; -1 for parameters from elsewhere (step 0)."""
+        train = self.config.train
+        seen = self.step * train.global_batch * self.config.data.sequence_length
+        return seen if self.step else UNKNOWN_TOKENS
 
     @property
     def context(self) -> int:

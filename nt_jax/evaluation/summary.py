@@ -3,10 +3,15 @@
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nt_jax.errors import InputError
+from nt_jax.evaluation.leakage import Overlap
+from nt_jax.evaluation.metrics import SCORERS
+from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row
+from nt_jax.evaluation.table import aligned
+from nt_jax.evaluation.tasks.task import Audit
 
 RESULTS = "probe.json"
 Result = dict[str, Any]
@@ -22,6 +27,8 @@ def read_results(path: pathlib.Path) -> list[Result]:
         raise InputError(f"{path}: damaged ({error}); delete it to probe again") from error
     if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
         raise InputError(f"{path}: not a list of probe results; delete it to probe again")
+    if not all("kind" in entry for entry in stored):
+        raise InputError(f"{path}: of an older version; delete it to probe again")
     return stored
 
 
@@ -34,8 +41,8 @@ def format_score(score: dict[str, float | None], sign: str = "") -> str:
 
 
 def variant_name(unit: str, variant: int) -> str:
-    """`layer 5` or `k = 6`."""
-    return f"k = {variant}" if unit == "k" else f"{unit} {variant}"
+    """`layer 5` or `k = 6`; a network has no number."""
+    return {"k": f"k = {variant}", "network": "one-hot"}.get(unit, f"{unit} {variant}")
 
 
 def chosen_variants(family: Result) -> str:
@@ -64,53 +71,46 @@ def latest(results: Sequence[Result]) -> list[Result]:
     return list(newest.values())
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in plain text, the first one to the left."""
-    wide = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, wide, strict=True)
-        texts = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-        return f"| {' | '.join(texts)} |"
-
-    rule = [":" + "-" * (wide[0] - 1), *("-" * (width - 1) + ":" for width in wide[1:])]
-    return "\n".join([line(header), f"| {' | '.join(rule)} |", *map(line, rows)])
-
-
 def overview(results: Sequence[Result]) -> str:
-    """One row a result: MCC of the three families and the paired differences."""
-    header = ["task", "step", "scored", "trained", "layer", "random init", "k-mers"]
-    header += ["trained - random init", "trained - k-mers"]
+    """One row a result: the families by the kind's first metric, and the paired differences."""
+    header = ["task", "metric", "step", "scored", "trained", "layer"]
     rows = []
     for result in results:
-        trained = result["families"][0]
+        metric = SCORERS[result["kind"]].names[0]
+        trained, *controls = result["families"]
         picks = Counter(trained["chosen"]["layer"]).most_common()
-        families = [format_score(family["chosen"]["mcc"]) for family in result["families"]]
-        differences = [format_score(entry["mcc"], "+") for entry in result["differences"]]
         layer = str(picks[0][0]) if len(picks) == 1 else f"{picks[0][0]}*"
         rows.append(
             [
                 title(result),
+                metric_name(metric),
                 str(result["step"]),
                 f"{result['scored']:,}",
-                families[0],
+                format_score(trained["chosen"][metric]),
                 layer,
-                *families[1:],
-                *differences,
+                *(format_score(control["chosen"][metric]) for control in controls),
+                *(format_score(entry[metric], "+") for entry in result["differences"]),
             ]
         )
-    return aligned(header, rows)
+    names = [family["name"] for family in results[0]["families"][1:]] if results else []
+    return aligned([*header, *names, *(f"- {name}" for name in names)], rows)
+
+
+def metric_name(metric: str) -> str:
+    """As people write it: MCC, AUROC, F1; spearman, accuracy."""
+    return metric.upper() if len(metric) <= 5 else metric
 
 
 def to_markdown(results: Sequence[Result]) -> str:
     """The content of probe.md."""
     parts = [
-        "# Linear probes",
-        "MCC with 95 % bootstrap intervals over the scored sequences. The layer (for k-mers: k) "
+        "# Probes",
+        "Scores with 95 % bootstrap intervals over the scored sequences. The layer (for k-mers: k) "
         "that speaks for a row is chosen by cross-validation within the training sequences, not "
         "by the scores shown; an asterisk marks that folds differ in their choice. Differences "
-        "are paired over the same resamples. Intervals hold the drawing of the scored sequences, "
-        "not that of the training sequences or of the random initialisation (one seed).",
+        "(trained minus control) are paired over the same resamples. Intervals hold the drawing "
+        "of the scored sequences, not that of the training sequences or of the random "
+        "initialisation (one seed).",
         overview(results),
     ]
     for result in results:
@@ -118,53 +118,96 @@ def to_markdown(results: Sequence[Result]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def tidy(results: Sequence[Result]) -> list[Row]:
+    """Every score of every variant and fold, and of what each family chose (layer 0), as rows."""
+    return [
+        row for result in results for family in result["families"] for row in _rows(result, family)
+    ]
+
+
+def _rows(result: Result, family: Result) -> Iterator[Row]:
+    head, unit = result["settings"]["head"], family["unit"]
+    name = family["name"] if unit == "network" else f"{family['name']}, {head}"
+
+    def row(method: str, layer: int, fold: int, metric: str, **score: float | None) -> Row:
+        return Row(
+            checkpoint=result["checkpoint"],
+            step=result["step"],
+            tokens=result["tokens"],
+            task=result["task"],
+            layer=layer,
+            method=method,
+            control=family["name"] != "trained",
+            fold=fold,
+            metric=metric,
+            **score,
+        )
+
+    for metric in SCORERS[result["kind"]].names:
+        yield row(f"{name}, chosen", NO_LAYER, ALL_FOLDS, metric, **family["chosen"][metric])
+        for variant in family["variants"]:
+            layer = variant[unit] if unit == "layer" else NO_LAYER
+            method = f"{name}, k = {variant['k']}" if unit == "k" else name
+            yield row(method, layer, ALL_FOLDS, metric, **variant[metric])
+            for fold, value in enumerate(variant["by_fold"][metric]):
+                yield row(method, layer, fold, metric, value=value)
+
+
 def _details(result: Result) -> str:
-    header = ["features", "MCC", "AUROC", "accuracy", "inner MCC", "C"]
+    names = SCORERS[result["kind"]].names
+    header = ["features", *map(metric_name, names), "inner", "hyper-parameters"]
     rows = []
     loose = 0
     for family in result["families"]:
         for variant in family["variants"]:
-            strengths = sorted(set(variant["strengths"]))
-            span = [f"{strengths[0]:g}", f"{strengths[-1]:g}"]
+            picks = Counter(variant["hyper"]).most_common()
             rows.append(
                 [
                     f"{family['name']}, {variant_name(family['unit'], variant[family['unit']])}",
-                    *(format_score(variant[name]) for name in ("mcc", "auroc", "accuracy")),
-                    f"{variant['inner_mcc']:.3f}",
-                    span[0] if len(strengths) == 1 else "..".join(span),
+                    *(format_score(variant[name]) for name in names),
+                    f"{variant['inner']:.3f}",
+                    picks[0][0] if len(picks) == 1 else f"{picks[0][0]} and others",
                 ]
             )
             loose += variant["not_converged"]
-        chosen = family["chosen"]
         rows.append(
             [
                 f"{family['name']}, chosen: {chosen_variants(family)}",
-                *(format_score(chosen[name]) for name in ("mcc", "auroc", "accuracy")),
+                *(format_score(family["chosen"][name]) for name in names),
                 "",
                 "",
             ]
         )
-    settings, audit = result["settings"], result["audit"]
-    most = settings["max_sequences"]
-    limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
-    files = ", ".join(f"{name} {count:,}" for name, count in audit["rows"].items())
     lines = [
-        f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
-        f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
-        f"{result['train']:,} training sequences, {result['scored']:,} scored "
-        f"({result['split']} split); {limit}; seed {settings['seed']}.",
-        f"Read: {files}. Dropped from training: {audit['in_test']} also in test, "
-        f"{audit['in_test_reversed']} in test on the other strand, {audit['conflicting']} with "
-        f"two labels, {audit['repeated']} repeats. Ambiguous letters read as N: "
-        f"{audit['ambiguous_letters']}.",
+        _about(result),
         aligned(header, rows),
         "\n".join(
-            f"- trained minus {entry['against']}: MCC {format_score(entry['mcc'], '+')}, "
-            f"AUROC {format_score(entry['auroc'], '+')}, "
-            f"accuracy {format_score(entry['accuracy'], '+')}"
+            f"- trained minus {entry['against']}: "
+            + ", ".join(f"{metric_name(name)} {format_score(entry[name], '+')}" for name in names)
             for entry in result["differences"]
         ),
     ]
     if loose:
         lines.append(f"{loose} of the fits stopped at the iteration limit before converging.")
     return "\n\n".join(lines)
+
+
+def _about(result: Result) -> str:
+    """Checkpoint, data, split, what was dropped, what pretraining has seen."""
+    settings, audit, overlap = result["settings"], result["audit"], result["overlap"]
+    most = settings["max_sequences"]
+    limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
+    classes = f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
+    seen = (
+        f"Overlap with the pretraining windows unknown: {overlap['problem']}."
+        if "problem" in overlap
+        else f"{Overlap(**overlap).line()}."
+    )
+    return (
+        f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
+        f"{classes if result['classes'] else ''}"
+        f"{result['train']:,} training sequences, {result['scored']:,} scored "
+        f"({result['split']} split); {limit}; seed {settings['seed']}; {settings['pooling']} "
+        f"pooling; head: {settings['head']}.\n\n"
+        f"{Audit(**{**audit, 'notes': tuple(audit['notes'])}).line()}. {seen}"
+    )

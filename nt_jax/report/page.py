@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from nt_jax.config import to_json
-from nt_jax.evaluation.summary import format_score, latest, title
+from nt_jax.evaluation.metrics import SCORERS
+from nt_jax.evaluation.summary import format_score, latest, metric_name, title
 from nt_jax.files import write_atomically
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
-from nt_jax.report import plots
+from nt_jax.report import plots, probe_plots
 from nt_jax.report.elements import STYLE, facts, figure, number, section, stacked, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
@@ -49,7 +50,7 @@ def render(run: Run) -> str:
         section("In short", facts(_headline(run))),
         section("Training", _training(run)),
         section("Validation", _validations(run)),
-        section("Linear probes", _probes(run)),
+        section("Probes", _probes(run)),
         section("Data", _data(run)),
         section("Configuration", _configuration(run)),
     ]
@@ -222,15 +223,19 @@ def _probes(run: Run) -> str:
             f"{html.escape(str(run.folder))} --task PATH --out "
             f"{html.escape(str(run.folder / 'probe'))}</code></p>"
         )
-    header = ["task", "step", "scored", "trained", "random init", "k-mers"]
-    header += ["trained minus random init", "trained minus k&#8209;mers"]
+    shown = latest(run.probes)
+    controls = [family["name"] for family in shown[0]["families"][1:]]
+    header = ["task", "metric", "step", "scored", "trained", *controls]
+    header += [f"trained minus {name}" for name in controls]
     rows = []
-    for result in latest(run.probes):
-        families = [stacked(format_score(f["chosen"]["mcc"])) for f in result["families"]]
-        differences = [stacked(format_score(d["mcc"], "+")) for d in result["differences"]]
+    for result in shown:
+        metric = SCORERS[result["kind"]].names[0]
+        families = [stacked(format_score(f["chosen"][metric])) for f in result["families"]]
+        differences = [stacked(format_score(d[metric], "+")) for d in result["differences"]]
         rows.append(
             [
                 html.escape(title(result)),
+                metric_name(metric),
                 f"{result['step']:,}",
                 f"{result['scored']:,}",
                 *families,
@@ -238,17 +243,26 @@ def _probes(run: Run) -> str:
             ]
         )
     body = table(header, rows) + (
-        '<p class="soft">MCC [95 % bootstrap interval over the scored sequences]. The layer is '
+        '<p class="soft">Score [95 % bootstrap interval over the scored sequences]. The layer is '
         "chosen by cross-validation within the training sequences; differences are paired.</p>"
     )
     figures = figure(
-        plots.probe_plot(run.probes),
+        probe_plots.bars(run.probes), "Chosen layer beside its controls, newest step.", width="page"
+    )
+    figures += figure(
+        probe_plots.layers_plot(run.probes),
         "Score by layer, newest step.",
         width="page" if len(rows) > 1 else "half",
     )
-    if len({result["step"] for result in run.probes}) > 1:
+    if len(rows) > 1:
         figures += figure(
-            plots.probe_steps_plot(run.probes), "Chosen layer against the step.", width="page"
+            probe_plots.heat_map(run.probes),
+            "Layers and tasks, newest step; the layer chosen in training is bold.",
+            width="page",
+        )
+    if len({result["tokens"] for result in run.probes}) > 1:
+        figures += figure(
+            probe_plots.tokens_plot(run.probes), "Chosen layer against tokens.", width="page"
         )
     return f'{body}<div class="plots">{figures}</div>'
 

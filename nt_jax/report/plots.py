@@ -1,8 +1,9 @@
 """Plots of a run as inline SVG that takes its ink from the page, light or dark."""
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib
@@ -13,8 +14,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from nt_jax.evaluation.figure import probe_figure
-from nt_jax.evaluation.summary import title
 from nt_jax.report.record import Run, column
 
 BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#d97706", "#0d9f76", "#8b93a1"
@@ -25,17 +24,17 @@ MARKERS = 120
 WIDE, NARROW = (9.0, 3.4), (4.5, 2.7)
 
 # Stand-ins that are exchanged for the page's own colours in the finished SVG.
-_INK, _GRID = "#010203", "#010204"
+INK, _GRID = "#010203", "#010204"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.titlesize": 10,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "grid.color": _GRID,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
@@ -103,7 +102,7 @@ def loss_plot(run: Run) -> str:
         _frame_loss(axes, smooth(y) if len(y) else y, run)
         axes.set_ylabel("loss (nats a token)")
 
-    return _plot(draw, "loss", WIDE)
+    return drawn(draw, "loss", WIDE)
 
 
 def advantage_plot(run: Run) -> str:
@@ -129,7 +128,7 @@ def advantage_plot(run: Run) -> str:
         axes.axhline(0.0, color=GREY, linestyle="--", linewidth=1.2)
         axes.set_ylabel("nats a token")
 
-    return _plot(draw, "advantage", NARROW)
+    return drawn(draw, "advantage", NARROW)
 
 
 def train_plot(run: Run, name: str, label: str) -> str:
@@ -154,43 +153,7 @@ def train_plot(run: Run, name: str, label: str) -> str:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
         axes.set_ylabel(label)
 
-    return _plot(draw, name, NARROW)
-
-
-def probe_plot(results: Sequence[dict[str, Any]]) -> str:
-    """Scores by layer of the newest step of every task."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "probe"}):
-        return _svg(probe_figure(results, columns=2))
-
-
-def probe_steps_plot(results: Sequence[dict[str, Any]]) -> str:
-    """Score of the chosen layer, with its interval, against the step; a curve for each task."""
-
-    def draw(axes: Axes) -> None:
-        names = list(dict.fromkeys(title(result) for result in results))
-        for name in names:
-            rows = sorted((r for r in results if title(r) == name), key=lambda r: r["step"])
-            scores = [row["families"][0]["chosen"]["mcc"] for row in rows]
-            value, low, high = (
-                np.array([score[part] for score in scores], float)
-                for part in ("value", "low", "high")
-            )
-            axes.errorbar(
-                [row["step"] for row in rows],
-                value,
-                yerr=np.maximum([value - low, high - value], 0),
-                marker="o",
-                markersize=3.5,
-                elinewidth=0.9,
-                capsize=2,
-                label=name,
-            )
-        axes.set_ylabel("MCC")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        if len(names) <= 12:
-            axes.legend(fontsize=8, ncols=2)
-
-    return _plot(draw, "steps", WIDE, x="step")
+    return drawn(draw, name, NARROW)
 
 
 def _curve(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -212,23 +175,30 @@ def _frame_loss(axes: Axes, train: np.ndarray, run: Run) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _plot(draw: Any, name: str, size: tuple[float, float], x: str = "tokens") -> str:
+@contextlib.contextmanager
+def styled(name: str) -> Iterator[None]:
+    """The page's style; `name` makes the identifiers of a plot its own."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        yield
+
+
+def drawn(draw: Callable[[Axes], None], name: str, size: tuple[float, float]) -> str:
+    """One plot against tokens."""
+    with styled(name):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(True)
-        axes.set_xlabel(x)
-        if x == "tokens":
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.set_xlabel("tokens")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         draw(axes)
         axes.set_xlim(left=0)
-        if x == "tokens" and axes.get_legend_handles_labels()[0]:
+        if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", ncols=4)
-        return _svg(figure)
+        return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The `<svg>` element alone: no prologue, no metadata, no address, scaling with the page."""
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
@@ -241,5 +211,5 @@ def _svg(figure: Figure) -> str:
     assert box is not None
     # In HTML an inline <svg> needs no namespace, and href no prefix.
     body = body.replace("xlink:href", "href")
-    body = body.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
+    body = body.replace(INK, "currentColor").replace(_GRID, "var(--grid)")
     return f'<svg role="img" {box.group()}{end}{body}'.strip()

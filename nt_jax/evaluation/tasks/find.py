@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from nt_jax.errors import InputError, nearest
-from nt_jax.evaluation.summary import aligned
+from nt_jax.evaluation.table import aligned
 from nt_jax.evaluation.tasks.layouts import Parts
 from nt_jax.evaluation.tasks.read import assemble, read_task, rows_of
 from nt_jax.evaluation.tasks.registry import REGISTRY, SUITES, Entry

@@ -4,13 +4,14 @@ N is the number of training sequences, M of held-out ones.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from nt_jax.errors import InputError
-from nt_jax.evaluation.tasks.task import Task
+from nt_jax.evaluation.tasks.task import Kind, Labels, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +55,24 @@ def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
             f"{task.name}: {len(set(task.groups))} groups cannot be spread over {folds} folds"
             f"{fewer}"
         )
+    return splits(task.kind, task.train.labels, task.groups, folds, seed)
+
+
+def splits(
+    kind: Kind, labels: Labels, groups: Sequence[str] | None, folds: int, seed: int
+) -> list[Fold]:
+    """`folds` splits of the rows that `labels` and `groups` describe; see `make_folds`.
+
+    Raises ValueError where scikit-learn cannot: fewer rows, groups or members of a class than
+    folds.
+    """
+    classes = kind == "classes"
     splitter = {
         (True, False): StratifiedKFold,
         (True, True): StratifiedGroupKFold,
         (False, False): KFold,
         (False, True): GroupKFold,
-    }[task.kind == "classes", task.groups is not None](folds, shuffle=True, random_state=seed)
-    labels = task.train.labels if task.kind == "classes" else None
-    groups = None if task.groups is None else np.unique(task.groups, return_inverse=True)[1]
-    return [Fold(*pair) for pair in splitter.split(np.zeros(rows), labels, groups)]
+    }[classes, groups is not None](folds, shuffle=True, random_state=seed)
+    numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
+    given = labels if classes else None
+    return [Fold(*pair) for pair in splitter.split(np.zeros(len(labels)), given, numbers)]

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from nt_jax.config import TokenizerConfig
 from nt_jax.errors import InputError
+from nt_jax.evaluation import embed
 from nt_jax.evaluation.embed import bucket
 from nt_jax.evaluation.loading import LoadedModel, from_params
 
@@ -116,3 +118,17 @@ def test_buckets_waste_little(length: int, context: int):
 
 def test_buckets_are_few():
     assert len({bucket(length, 2048) for length in range(1, 2049)}) <= 4 * 8
+
+
+def test_the_rows_of_a_batch_are_spread_over_all_devices(loaded: LoadedModel, monkeypatch):
+    pooled, shards = embed._pooled, []
+
+    def watched(model, params, tokens, *rest):
+        shards.append({shard.data.shape for shard in tokens.addressable_shards})
+        assert len(tokens.sharding.device_set) == jax.device_count() == 8
+        return pooled(model, params, tokens, *rest)
+
+    monkeypatch.setattr(embed, "_pooled", watched)
+    found = loaded.embed(["ACGTAC" * 5] * 11)
+    assert shards == [{(2, 16)}]
+    assert np.ptp(found, axis=0).max() == 0

@@ -12,8 +12,8 @@ import pytest
 
 from nt_jax.checkpoint import FOLDER, committed_steps
 from nt_jax.errors import InputError
-from nt_jax.evaluation import classifier
 from nt_jax.evaluation import follow as room
+from nt_jax.evaluation import search
 from nt_jax.evaluation.follow import follow
 from nt_jax.evaluation.summary import RESULTS, read_results
 from nt_jax.files import owning
@@ -67,13 +67,13 @@ def following(workdir, folder, out, **more):
 
 def test_controls_are_fitted_once_for_all_checkpoints(workdir, folder, tmp_path, monkeypatch):
     fits = []
-    fit_all = classifier.fit_all
+    fit_all = search.fit_all
 
     def counted(*arguments, **keywords):
         fits.append(1)
         return fit_all(*arguments, **keywords)
 
-    monkeypatch.setattr(classifier, "fit_all", counted)
+    monkeypatch.setattr(search, "fit_all", counted)
     out = tmp_path / "probe"
     count, said = following(workdir, folder, out)
     assert count == 3

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from nt_jax.errors import InputError
+from nt_jax.evaluation import families
 from nt_jax.evaluation import probe as room
 from nt_jax.evaluation.loading import LoadedModel, random_like
 from nt_jax.evaluation.probe import default_layers, probe_model
+from nt_jax.evaluation.results import read_rows
+from nt_jax.evaluation.search import Fit
 from nt_jax.evaluation.summary import read_results
 from nt_jax.evaluation.tasks import Audit, Split, Task
 
@@ -54,7 +57,7 @@ def chosen(result: dict[str, Any], family: int) -> dict[str, Any]:
 
 def test_a_separable_task_is_solved_and_shuffled_labels_are_not(results):
     separable, shuffled, folds = results[1]
-    for family in range(3):
+    for family in range(4):
         assert chosen(separable, family)["low"] > 0.6
         assert chosen(folds, family)["value"] > 0.6
         assert chosen(shuffled, family)["low"] < 0.2
@@ -64,12 +67,12 @@ def test_a_separable_task_is_solved_and_shuffled_labels_are_not(results):
 def test_a_result_holds_all_layers_and_all_controls(results):
     for result in results[1]:
         names = [family["name"] for family in result["families"]]
-        assert names == ["trained", "random init", "k-mers"]
+        assert names == ["trained", "random init", "k-mers", "CNN"]
         units = [
             [variant[family["unit"]] for variant in family["variants"]]
             for family in result["families"]
         ]
-        assert units == [[1, 2], [1, 2], [3, 6]]
+        assert units == [[1, 2], [1, 2], [3, 6], [0]]
         assert [entry["against"] for entry in result["differences"]] == names[1:]
         for entry in result["differences"]:
             assert entry["mcc"]["low"] <= entry["mcc"]["value"] <= entry["mcc"]["high"]
@@ -80,7 +83,7 @@ def test_a_result_holds_all_layers_and_all_controls(results):
 def test_the_layer_is_chosen_by_inner_cross_validation(results):
     for result in results[1][:2]:
         for family in result["families"]:
-            best = max(family["variants"], key=lambda variant: variant["inner_mcc"])
+            best = max(family["variants"], key=lambda variant: variant["inner"])
             assert family["chosen"][family["unit"]] == [best[family["unit"]]]
             assert family["chosen"]["mcc"] == best["mcc"]
     for family in results[1][2]["families"]:
@@ -90,6 +93,18 @@ def test_the_layer_is_chosen_by_inner_cross_validation(results):
 def test_files_are_written_and_tables_line_up(results):
     out, found = results
     assert read_results(out / "probe.json") == json.loads(json.dumps(found))
+    rows = read_rows(out / "results.parquet")
+    assert {row.metric for row in rows} == {"mcc", "f1", "accuracy", "auroc", "auprc"}
+    assert {row.method for row in rows if not row.control} == {
+        "trained, logistic", "trained, logistic, chosen",
+    }  # fmt: skip
+    (chosen_row,) = [
+        row
+        for row in rows
+        if (row.task, row.metric, row.method) == ("toy", "mcc", "trained, logistic, chosen")
+    ]
+    assert chosen_row.value == chosen(found[0], 0)["value"]
+    assert {row.fold for row in rows if row.task == "folds3"} == {-1, 0, 1, 2}
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "probe.md").read_text()
     assert "not by the scores shown" in text
@@ -171,6 +186,7 @@ def test_only_what_has_changed_is_computed_again(loaded, results, tmp_path, monk
         ([task("a"), task("a")], {}, "two tasks are named 'a'"),
         ([task()], {"layers": [3]}, "layer 3"),
         ([task()], {"max_sequences": -1}, "max_sequences=-1"),
+        ([task()], {"head": "logistik"}, "did you mean 'logistic'"),
         ([task(test=0)], {"folds": 1}, "at least 2"),
         ([task(test=0)], {"folds": 46}, "ask for fewer folds"),
     ],
@@ -180,7 +196,7 @@ def test_bad_input_is_refused_before_any_work(loaded, tmp_path, tasks, keywords,
         run(loaded, tasks, tmp_path, **keywords)
 
 
-@pytest.mark.parametrize("text", ["[{", '{"a": 1}'])
+@pytest.mark.parametrize("text", ["[{", '{"a": 1}', '[{"task": "toy"}]'])
 def test_a_damaged_result_file_is_refused(loaded, tmp_path, text: str):
     (tmp_path / "probe.json").write_text(text)
     with pytest.raises(InputError, match="delete it to probe again"):
@@ -198,3 +214,56 @@ def test_a_damaged_result_file_is_refused(loaded, tmp_path, text: str):
 )
 def test_default_layers(depth: int, expected: tuple[int, ...]):
     assert default_layers(depth) == expected
+
+
+def test_measurements_and_several_labels_are_probed_like_classes(loaded, tmp_path):
+    """A GC share to regress on, and two labels that a sequence may both carry."""
+    base = task(test=40)
+    share = [(s.count("G") + s.count("C")) / len(s) for s in base.train.sequences]
+    values = dataclasses.replace(
+        base,
+        name="gc",
+        kind="values",
+        classes=(),
+        train=dataclasses.replace(base.train, labels=np.array(share)),
+        test=None,
+    )
+    both = np.stack([base.train.labels == 1, np.array(share) > 0.6], axis=1)
+    several = dataclasses.replace(
+        base,
+        name="two",
+        kind="multilabel",
+        train=dataclasses.replace(base.train, labels=both),
+        test=None,
+    )
+    results = run(loaded, [values, several], tmp_path, layers=[2])
+    assert [result["kind"] for result in results] == ["values", "multilabel"]
+    for family in results[0]["families"]:
+        assert family["chosen"]["spearman"]["low"] > 0.5, family["name"]
+        assert set(family["chosen"]) == {family["unit"], "spearman", "pearson", "r2"}
+    for family in results[1]["families"]:
+        assert family["chosen"]["mcc"]["value"] > 0.5, family["name"]
+    text = (tmp_path / "probe.md").read_text()
+    assert "spearman" in text
+
+
+def test_the_audit_tells_what_pretraining_has_seen(loaded, tmp_path):
+    """Without the windows it says that it does not know."""
+    (result,) = run(loaded, [task()], tmp_path, layers=[1])
+    assert "data.path is empty" in result["overlap"]["problem"]
+    assert "Overlap with the pretraining windows unknown" in (tmp_path / "probe.md").read_text()
+
+
+def test_embeddings_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
+    cache = tmp_path / "embeddings"
+    run(loaded, [task()], tmp_path / "first", layers=[1], cache=cache)
+    assert len(list(cache.glob("*.parquet"))) == 1
+    monkeypatch.setattr(type(loaded), "embed_layers", lambda *a, **k: pytest.fail("embedded again"))
+    monkeypatch.setattr(families, "kept_fits", lambda out, key, compute: answers[key["family"]])
+    answers = {
+        name: {1: [Fit(np.full((50, 2), 0.5), 0.0, "", True)]}
+        for name in ("random init", "k-mers", "CNN")
+    }
+    again = run(loaded, [task()], tmp_path / "second", layers=[1], cache=cache)
+    first = read_results(tmp_path / "first" / "probe.json")
+    assert again[0]["families"][0] == first[0]["families"][0]

@@ -109,22 +109,28 @@ def score(value: float | None) -> dict[str, float | None]:
 def probe_entry(task: str, step: int, simulated: bool) -> dict[str, Any]:
     def family(name: str, unit: str, base: float) -> dict[str, Any]:
         scores = {"mcc": score(base), "auroc": score(None), "accuracy": score(0.8)}
-        variants = [{unit: k, **scores, "inner_mcc": base} for k in (1, 2)]
-        return {"name": name, "unit": unit, "chosen": {unit: [2], **scores}, "variants": variants}
+        numbers = (0,) if unit == "network" else (1, 2)
+        variants = [{unit: k, **scores, "inner": base} for k in numbers]
+        chosen = {unit: [numbers[-1]], **scores}
+        return {"name": name, "unit": unit, "chosen": chosen, "variants": variants}
 
     return {
         "task": task,
+        "kind": "classes",
         "step": step,
+        "tokens": step * 2048,
         "simulated": simulated,
         "scored": 1234,
         "families": [
             family("trained", "layer", 0.61),
             family("random init", "layer", 0.31),
             family("k-mers", "k", 0.41),
+            family("CNN", "network", 0.51),
         ],
         "differences": [
             {"against": "random init", "mcc": score(0.3)},
             {"against": "k-mers", "mcc": score(0.2)},
+            {"against": "CNN", "mcc": score(0.1)},
         ],
     }
 
@@ -160,12 +166,14 @@ def test_a_whole_run(tmp_path):
     (tmp_path / "windows" / "datacard.json").write_text(json.dumps(card))
     for step, name in ((500, "a"), (1000, "b")):
         (folder / "probe" / name).mkdir(parents=True)
-        entries = [probe_entry("H3", step, False), probe_entry("coding", step, True)]
+        entries = [probe_entry("gue/EMP/H3K4me3", step, False), probe_entry("coding", step, True)]
         (folder / "probe" / name / "probe.json").write_text(json.dumps(entries))
     page = read(folder)
     text = page.text
-    # Loss, advantage, rate, gradient, throughput, probes by layer and by step.
-    assert page.tags.count("svg") == 7
+    # Loss, advantage, rate, gradient, throughput; probes beside controls, by layer, as a map and
+    # against tokens.
+    assert page.tags.count("svg") == 9
+    assert "DNABERT-2, published, fine-tuned" in text
     assert "run <b>&</b>" in text
     assert "Finished: step 1,000 of 1,000 (100%)." in text
     assert "4.0000 nats a token (perplexity 55), step 1,000" in text
@@ -173,8 +181,8 @@ def test_a_whole_run(tmp_path):
     assert "2K tokens/s (median)" in text
     assert "1.7 min" in text
     assert "2 earlier evaluations" in text
-    assert "H3 1,000 1,234 0.610 [0.510, 0.710] 0.310 [0.210, 0.410]" in text
-    assert "coding (simulated) 1,000" in text
+    assert "gue/EMP/H3K4me3 MCC 1,000 1,234 0.610 [0.510, 0.710] 0.310 [0.210, 0.410]" in text
+    assert "coding (simulated) MCC 1,000" in text
     assert "windows of 6,200 bases, stride 6,000" in text
     assert "train 2,000, validation 50" in text
     assert "validation: XVI" in text

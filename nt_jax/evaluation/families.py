@@ -1,0 +1,229 @@
+"""A checkpoint and its controls on one task: the families of a probe result.
+
+| family | variants | features |
+|---|---|---|
+| trained | layers | pooled embeddings of the checkpoint |
+| random init | layers | the same of a fresh initialisation of the same architecture |
+| k-mers | k | k-mer frequencies |
+| CNN | one | none: it is trained on the sequences |
+
+All variants are scored, but which one speaks for its family is decided by cross-validation within
+the training sequences, never by the test scores: with a given split once, in k-fold
+cross-validation anew in every fold. Differences are paired bootstraps between those chosen ones.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from nt_jax.evaluation import metrics, search
+from nt_jax.evaluation.baselines import KMERS, kmer_frequencies
+from nt_jax.evaluation.cnn import fit_cnn
+from nt_jax.evaluation.controls import kept_fits
+from nt_jax.evaluation.embed import Pooling
+from nt_jax.evaluation.embeddings import cached_layers, parameters_digest
+from nt_jax.evaluation.loading import LoadedModel, random_like
+from nt_jax.evaluation.search import Fits, Problem
+from nt_jax.evaluation.tasks import Fold, Task
+
+CNN = "CNN"
+Say = Callable[[str], None]
+Replicates = dict[str, Float[np.ndarray, " R"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """Everything besides checkpoint and task that a result depends on."""
+
+    layers: tuple[int, ...]
+    """Layers probed, 1-based."""
+    folds: int = 10
+    """Outer folds where a task has no test split."""
+    seed: int = 0
+    """Seed of folds, subsampling, bootstrap and of the random initialisation."""
+    max_sequences: int = 0
+    """Most sequences of each split; 0 is all."""
+    head: str = "logistic"
+    """Name in `search.HEADS`."""
+    pooling: Pooling = "mean"
+    """Pooling of token embeddings; mean and max leave `<cls>` and pads out."""
+    kmers: tuple[int, ...] = KMERS
+    """k of the k-mer frequencies, in bases."""
+    inner_folds: int = search.INNER_FOLDS
+    """Folds of the inner cross-validation."""
+    strengths: tuple[float, ...] = search.STRENGTHS
+    """Grid of C."""
+    mlp_draws: int = search.MLP_DRAWS
+    """Draws of an MLP's hyper-parameters."""
+    replicates: int = metrics.REPLICATES
+    """Bootstrap resamples."""
+
+
+class _Source(NamedTuple):
+    """A family before it is fitted."""
+
+    name: str
+    unit: str
+    fit: Callable[[], Fits]
+    constant: dict[str, Any] | None
+    """All that the fits depend on besides task and settings; None: they are not kept."""
+
+
+def compare(
+    loaded: LoadedModel,
+    task: Task,
+    folds: list[Fold],
+    settings: ProbeSettings,
+    out: pathlib.Path,
+    cache: pathlib.Path | None,
+    say: Say,
+) -> dict[str, Any]:
+    """Scores of all families, as plain values: {"families": [...], "differences": [...]}."""
+    parts = [task.train] if task.test is None else [task.train, task.test]
+    sequences = [sequence for split in parts for sequence in split.sequences]
+    groups = None
+    if all(split.groups is not None for split in parts):
+        groups = [group for split in parts for group in split.groups or ()]
+    problem = Problem(
+        kind=task.kind,
+        truth=np.concatenate([split.labels for split in parts]),
+        classes=len(task.classes),
+        groups=groups,
+        folds=folds,
+        seed=settings.seed,
+    )
+    families, replicates = [], {}
+    for source in _sources(loaded, task.name, sequences, problem, settings, cache, say):
+        if source.constant is None:
+            fits = source.fit()
+        else:
+            key = {"task": task.fingerprint, "settings": dataclasses.asdict(settings)}
+            fits = kept_fits(out, {"family": source.name, "of": source.constant, **key}, source.fit)
+        family, replicates[source.name] = _family(source, fits, problem, settings)
+        families.append(family)
+    trained = families[0]
+    differences = []
+    for other in families[1:]:
+        entry: dict[str, Any] = {"against": other["name"]}
+        for metric in metrics.SCORERS[task.kind].names:
+            ours, theirs = (family["chosen"][metric]["value"] for family in (trained, other))
+            gap = np.nan if ours is None or theirs is None else ours - theirs
+            paired = replicates[trained["name"]][metric] - replicates[other["name"]][metric]
+            entry[metric] = _score(gap, *metrics.interval(paired))
+        differences.append(entry)
+    return {"families": families, "differences": differences}
+
+
+def _sources(
+    loaded: LoadedModel,
+    task: str,
+    sequences: Sequence[str],
+    problem: Problem,
+    settings: ProbeSettings,
+    cache: pathlib.Path | None,
+    say: Say,
+) -> Iterator[_Source]:
+    """One after the other: features of one family are in memory at a time."""
+    metric = metrics.SCORERS[problem.kind].names[0]
+
+    def searched(
+        name: str, unit: str, features: Callable[[], dict[int, np.ndarray]]
+    ) -> Callable[[], Fits]:
+        def finished(variant: int, inner: float) -> None:
+            say(f"{task}: {name}, {unit} {variant}: inner {metric} {inner:.3f}")
+
+        return lambda: search.fit_all(features(), problem, search.HEADS[settings.head](), finished)
+
+    def embedded(
+        model: LoadedModel, name: str, folder: pathlib.Path | None
+    ) -> Callable[[], dict[int, np.ndarray]]:
+        def features() -> dict[int, np.ndarray]:
+            say(f"{task}: embedding {len(sequences):,} sequences, {name}")
+            return cached_layers(model, sequences, settings.layers, folder, settings.pooling)
+
+        return features
+
+    def counted() -> dict[int, np.ndarray]:
+        return {k: kmer_frequencies(sequences, k) for k in settings.kmers}
+
+    def trained_on_sequences() -> Fits:
+        def finished(fold: int, inner: float) -> None:
+            say(f"{task}: {CNN}, fold {fold + 1}: inner {metric} {inner:.3f}")
+
+        return {0: fit_cnn(sequences, problem, finished)}
+
+    fit = searched("trained", "layer", embedded(loaded, "trained", cache))
+    yield _Source("trained", "layer", fit, None)
+    untrained = random_like(loaded, settings.seed)
+    constant = {
+        "model": dataclasses.asdict(loaded.config.model),
+        "tokenizer": dataclasses.asdict(loaded.config.tokenizer),
+        "context": loaded.context,
+        "parameters": parameters_digest(untrained),
+    }
+    fit = searched("random init", "layer", embedded(untrained, "random init", None))
+    yield _Source("random init", "layer", fit, constant)
+    yield _Source("k-mers", "k", searched("k-mers", "k", counted), {})
+    yield _Source(CNN, "network", trained_on_sequences, {})
+
+
+def _family(
+    source: _Source, fits: Fits, problem: Problem, settings: ProbeSettings
+) -> tuple[dict[str, Any], Replicates]:
+    """Scores of all variants, and of the one chosen within training; its bootstrap replicates."""
+    folds, scorer = problem.folds, metrics.SCORERS[problem.kind]
+    inner = {variant: [fit.inner for fit in row] for variant, row in fits.items()}
+    best = [max(inner, key=lambda variant: inner[variant][fold]) for fold in range(len(folds))]
+    chosen = search.join(folds, [fits[v][fold] for fold, v in enumerate(best)])
+    scored, replicates = _scored(problem, chosen, settings)
+    variants = []
+    for variant, row in fits.items():
+        entry, _ = _scored(problem, search.join(folds, row), settings)
+        by_fold = [
+            scorer.scores(problem.truth[fold.test], fit.prediction)
+            for fold, fit in zip(folds, row, strict=True)
+        ]
+        variants.append(
+            {
+                source.unit: variant,
+                **entry,
+                "inner": search.inner_score(row),
+                "hyper": [fit.chosen for fit in row],
+                "not_converged": sum(not fit.converged for fit in row),
+                "by_fold": {
+                    name: [_finite(scores[name]) for scores in by_fold] for name in scorer.names
+                },
+            }
+        )
+    family = {
+        "name": source.name,
+        "unit": source.unit,
+        "chosen": {source.unit: best, **scored},
+        "variants": variants,
+    }
+    return family, replicates
+
+
+def _scored(
+    problem: Problem, prediction: np.ndarray, settings: ProbeSettings
+) -> tuple[dict[str, Any], Replicates]:
+    scorer = metrics.SCORERS[problem.kind]
+    truth = problem.truth[search.held_out_rows(problem.folds)]
+    values = scorer.scores(truth, prediction)
+    # The same seed for all: resamples are shared, differences are paired.
+    replicates = metrics.bootstrap(scorer, truth, prediction, settings.seed, settings.replicates)
+    scored = {name: _score(values[name], *metrics.interval(replicates[name])) for name in values}
+    return scored, replicates
+
+
+def _score(value: float, low: float, high: float) -> dict[str, float | None]:
+    return {"value": _finite(value), "low": _finite(low), "high": _finite(high)}
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no NaN: an undefined score is null."""
+    return float(number) if np.isfinite(number) else None
