@@ -62,4 +62,22 @@ def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
     }[task.kind == "classes", task.groups is not None](folds, shuffle=True, random_state=seed)
     labels = task.train.labels if task.kind == "classes" else None
     groups = None if task.groups is None else np.unique(task.groups, return_inverse=True)[1]
-    return [Fold(*pair) for pair in splitter.split(np.zeros(rows), labels, groups)]
+    parts = [Fold(*pair) for pair in splitter.split(np.zeros(rows), labels, groups)]
+    for part in parts:
+        _check(task, part, folds)
+    return parts
+
+
+def _check(task: Task, fold: Fold, folds: int) -> None:
+    """Groups may leave a fold without sequences, or its training without a class."""
+    if not len(fold.test):
+        raise InputError(
+            f"{task.name}: the groups leave one of {folds} folds empty; ask for fewer folds"
+        )
+    if task.kind == "classes":
+        held = np.bincount(task.train.labels[fold.train], minlength=len(task.classes))
+        if not held.min():
+            raise InputError(
+                f"{task.name}: class {task.classes[int(held.argmin())]!r} stands in so few groups "
+                f"that one of {folds} folds trains without it; ask for fewer folds or drop groups"
+            )
