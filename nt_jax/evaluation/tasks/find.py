@@ -60,7 +60,9 @@ def _places(entry: Entry, root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _like(name: str) -> str:
     same = [known for known in REGISTRY if known.endswith(f"/{name}")]
-    return f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(name, REGISTRY)
+    if same:
+        return f"; did you mean {' or '.join(map(repr, same))}?"
+    return nearest(name, REGISTRY) or "; `nt-jax tasks` lists the names"
 
 
 def _missing(entry: Entry, roots: Sequence[pathlib.Path]) -> str:

@@ -55,7 +55,10 @@ def make_folds(task: Task, folds: int, seed: int) -> list[Fold]:
             f"{task.name}: {len(set(task.groups))} groups cannot be spread over {folds} folds"
             f"{fewer}"
         )
-    return splits(task.kind, task.train.labels, task.groups, folds, seed)
+    parts = splits(task.kind, task.train.labels, task.groups, folds, seed)
+    for part in parts:
+        _check(task, part, folds)
+    return parts
 
 
 def splits(
@@ -76,3 +79,18 @@ def splits(
     numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
     given = labels if classes else None
     return [Fold(*pair) for pair in splitter.split(np.zeros(len(labels)), given, numbers)]
+
+
+def _check(task: Task, fold: Fold, folds: int) -> None:
+    """Groups may leave a fold without sequences, or its training without a class."""
+    if not len(fold.test):
+        raise InputError(
+            f"{task.name}: the groups leave one of {folds} folds empty; ask for fewer folds"
+        )
+    if task.kind == "classes":
+        held = np.bincount(task.train.labels[fold.train], minlength=len(task.classes))
+        if not held.min():
+            raise InputError(
+                f"{task.name}: class {task.classes[int(held.argmin())]!r} stands in so few groups "
+                f"that one of {folds} folds trains without it; ask for fewer folds or drop groups"
+            )

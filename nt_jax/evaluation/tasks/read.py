@@ -2,7 +2,9 @@
 
 import collections
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from nt_jax.errors import InputError
 from nt_jax.evaluation.tasks.examples import Row
@@ -62,6 +64,8 @@ def assemble(path: pathlib.Path, name: str, parts: Parts, notes: Sequence[str]) 
     kept, dropped = without_leakage(train, test, kind)
     code = encoding(kind, kept, path)
     splits = _split(kept, code), _split(test, code) if test_name else None
+    if kind == "multilabel":
+        notes = [*notes, *_constant(splits[0], code)]
     audit = Audit(
         rows=dict(collections.Counter(row.source for row in train + test)),
         in_test=dropped["in_test"],
@@ -75,6 +79,13 @@ def assemble(path: pathlib.Path, name: str, parts: Parts, notes: Sequence[str]) 
     marks = [parent / SIMULATION for parent in path.resolve().parents[:3]]
     simulated = any(mark.is_file() for mark in marks)
     return Task(name, code.classes, *splits, audit, simulated, kind)
+
+
+def _constant(split: Split, code: Encoding) -> Iterator[str]:
+    held = split.labels.sum(axis=0)
+    names = np.array(code.classes)[(held == 0) | (held == len(split))]
+    if names.size:
+        yield f"the same for all training sequences: {', '.join(names)}"
 
 
 def _split(rows: Sequence[Row], code: Encoding) -> Split:
