@@ -34,6 +34,14 @@ def data_dir(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def pooling(parser: argparse.ArgumentParser) -> None:
+    """`--pooling`."""
+    parser.add_argument(
+        "--pooling", choices=["mean", "cls", "max"], default="mean",
+        help="of token embeddings; mean and max leave <cls> and pads out",
+    )  # fmt: skip
+
+
 def as_json(parser: argparse.ArgumentParser, what: str = "result") -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help=f"machine-readable {what}")

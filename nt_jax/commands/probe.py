@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", default="logistic", help="logistic|mlp|both (chosen by inner cross-validation)"
     )
-    parser.add_argument("--pooling", default="mean", help="of token embeddings: mean|cls|max")
+    common.pooling(parser)
     parser.add_argument(
         "--follow", action="store_true",
         help="probe each checkpoint of the run as it is committed, until the run has ended",

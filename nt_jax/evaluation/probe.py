@@ -18,6 +18,7 @@ from nt_jax.data import open_dataset
 from nt_jax.errors import InputError, nearest
 from nt_jax.evaluation import search
 from nt_jax.evaluation.controls import kept_json
+from nt_jax.evaluation.embed import Pooling
 from nt_jax.evaluation.embeddings import parameters_digest
 from nt_jax.evaluation.families import ProbeSettings, compare
 from nt_jax.evaluation.figure import save_figure
@@ -87,7 +88,7 @@ def probe_model(
     seed: int = 0,
     max_sequences: int = 0,
     head: str = "logistic",
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     cache: pathlib.Path | None = None,
     progress: Callable[[str], None] = say,
 ) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def probe_model(
         seed=seed,
         max_sequences=max_sequences,
         head=head,
-        pooling=pooling,  # type: ignore[arg-type]  # checked where it is used
+        pooling=pooling,
     )
     tasks = [subsample(task, max_sequences, seed) for task in tasks]
     folds_of = {task.name: make_folds(task, folds, seed) for task in tasks}
