@@ -226,6 +226,7 @@ def _log_counts(loaded: LoadedModel, checkpoint: str) -> Float[np.ndarray, " kme
 def _survey(job: Job, sorted_for: pathlib.Path | None) -> tuple[list[str], int]:
     """Reads the input once: its contigs in order, its records; raises InputError."""
     label, records = job.settings.label, 0
+    labels: set[float | None] = set()
     contigs: dict[str, None] = {}
     last = ("", 0)
     for site in job.source.sites():
@@ -240,11 +241,16 @@ def _survey(job: Job, sorted_for: pathlib.Path | None) -> tuple[list[str], int]:
                 )
             last = (site.chrom, site.pos)
         contigs[site.chrom] = None
-        if label:
+        if label and len(labels - {None}) < 2:
+            labels |= {label.value(values[0], where) for values in site.values}
+        elif label:
             for values in site.values:
                 label.value(values[0], where)
     if not records:
         raise InputError(f"{job.source.path}: no variant in it")
+    if label and len(labels - {None}) < 2:
+        found = ", ".join(f"{value:g}" for value in labels if value is not None) or "no value"
+        raise InputError(f"{job.source.path}: --label {label} gives only {found}, nothing to rank")
     job.reference.check_contigs(contigs, job.source.path)
     return list(contigs), records
 

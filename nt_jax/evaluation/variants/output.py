@@ -25,6 +25,8 @@ SKIPPED = PREFIX + "SKIPPED"
 _TBI_BASES = 1 << 29
 """Positions that the .tbi format can hold."""
 _ROWS_A_GROUP = 1 << 16
+_Fields = tuple[str | None, tuple[float | None, ...]]
+"""Of an allele why it was skipped, and its scores."""
 _COLUMNS = ("chrom", "pos", "id", "ref", "alt", "skipped", "label", "group")
 _TYPES = {"pos": pa.int64(), "label": pa.float64()}
 
@@ -207,8 +209,7 @@ def description(name: str) -> str:
     return f"{what[distance]} of the REF and ALT embeddings of {where}, layer {layer}"
 
 
-def _fields(parts: Parts, names: Sequence[str]) -> Iterator[tuple[str | None, list[float | None]]]:
-    """Of each allele why it was skipped, and its scores."""
+def _fields(parts: Parts, names: Sequence[str]) -> Iterator[_Fields]:
     for table in parts.read(["skipped", *names]):
         yield from zip(
             table["skipped"].to_pylist(),
@@ -217,9 +218,7 @@ def _fields(parts: Parts, names: Sequence[str]) -> Iterator[tuple[str | None, li
         )
 
 
-def _annotated(
-    site: Site, alleles: list[tuple[str | None, list[float | None]]], names: Sequence[str]
-) -> str:
+def _annotated(site: Site, alleles: list[_Fields], names: Sequence[str]) -> str:
     """The record with our fields behind its own."""
     fields = [] if site.columns[7] in (".", "") else [site.columns[7]]
     if not all(skipped for skipped, _ in alleles):

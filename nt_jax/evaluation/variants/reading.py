@@ -5,15 +5,18 @@ import dataclasses
 import gzip
 import pathlib
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
 import pysam
 
+from data_pipelines.fasta import require_bgzf_end
 from nt_jax.errors import InputError, nearest
 
 FIXED = 8
 """Columns of a VCF in front of the genotypes."""
+_VCF, _BCF = b"##fileformat=VCF", b"BCF"
 _INFO = re.compile(r"##INFO=<ID=(?P<name>[^,]+),Number=(?P<number>[^,]+),Type=(?P<type>[^,>]+)")
 _CONTIG = re.compile(r"##contig=<(?:.*,)?ID=(?P<name>[^,>]+)")
 MISSING = frozenset({"", ".", "NA", "NaN", "nan", "null"})
@@ -63,16 +66,7 @@ def open_vcf(path: str | pathlib.Path, wanted: tuple[str, ...] = ()) -> Source:
     gives each its own, a flag is 1 or 0, any other field is the same for all.
     """
     path = pathlib.Path(path)
-    pysam.set_verbosity(0)
-    try:
-        # Refuses a file without its end-of-file block, which is how a cut bgzip file looks.
-        with pysam.VariantFile(str(path), drop_samples=True) as file:
-            kind = file.format
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as VCF or BCF ({error})") from None
-    lines = _bcf_lines if kind == "BCF" else _vcf_lines
+    lines = _bcf_lines if _is_bcf(path) else _vcf_lines
     header = []
     for line in lines(path):
         if not line.startswith("##"):
@@ -137,6 +131,25 @@ def _info(
     return None if text in MISSING else text
 
 
+def _is_bcf(path: pathlib.Path) -> bool:
+    """By the first bytes; InputError for what is neither, and for a cut bgzip file."""
+    try:
+        with path.open("rb") as raw:
+            require_bgzf_end(path, raw, raw.read(18))
+        with _text(path) as file:
+            start = file.read(len(_VCF))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as VCF or BCF ({error})") from None
+    if not start.startswith((_BCF, _VCF)):
+        raise InputError(
+            f"{path}: neither VCF (whose first line is {_VCF.decode()}...) nor BCF; a table of "
+            "variants is given with --table"
+        )
+    return start.startswith(_BCF)
+
+
 def _vcf_lines(path: pathlib.Path) -> Iterator[str]:
     with _text(path) as file:
         number = 0
@@ -146,7 +159,7 @@ def _vcf_lines(path: pathlib.Path) -> Iterator[str]:
                 # Genotypes, often nearly all of the line, are not even decoded.
                 head = raw if raw.startswith(b"#") else b"\t".join(raw.split(b"\t", FIXED)[:FIXED])
                 yield head.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
-        except (EOFError, OSError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        except (EOFError, OSError, zlib.error) as error:
             raise InputError(
                 f"{path}: damaged behind line {number} ({error}); copy or download it again"
             ) from None
@@ -165,6 +178,8 @@ def _text(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def _bcf_lines(path: pathlib.Path) -> Iterator[str]:
+    # What htslib has to say comes as an exception; it need not write to standard error as well.
+    pysam.set_verbosity(0)
     try:
         with pysam.VariantFile(str(path), drop_samples=True) as file:
             yield from str(file.header).splitlines()
