@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
     from nt_jax import runtime
 
     runtime.configure()
+    # Again: an accelerator's library may have put a handler of its own in its place.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
     from nt_jax.evaluation.variants.job import score
 
     with count_bar("records") as progress:
