@@ -43,11 +43,11 @@ def evaluate(
         raise InputError(f"--label {label}: {have} among the {scored.sum()} scored alleles")
     kind = RANKING if len(values) == 2 else CORRELATION
     groups = _groups(known["group"].to_pylist(), usable) if group else {}
-    subsets: dict[str | None, np.ndarray] = {None: usable, **groups}
+    everywhere: dict[str | None, np.ndarray] = {None: usable}
     found = []
     for column in columns:
         score = _column(parts, column)
-        for name, rows in subsets.items():
+        for name, rows in (everywhere | groups).items():
             measured = _measured(kind, truth[rows], score[rows], values[-1], seed)
             found.append({"score": shown(column), "column": column, "group": name, **measured})
     result: dict[str, Any] = {
@@ -85,6 +85,7 @@ def rows(
             yield Row(
                 checkpoint=checkpoint,
                 step=loaded.step,
+                tokens=loaded.tokens,
                 task=f"{task}: {entry['group']}" if entry["group"] is not None else task,
                 layer=int(found["layer"] or NO_LAYER),
                 method=("random init, " if column.startswith(controls.RANDOM) else "")
@@ -141,6 +142,8 @@ def _column(parts: Parts, name: str) -> Float[np.ndarray, " N"]:
     return -values if _turned(name) else values
 
 
-def _groups(names: Sequence[str | None], usable: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+def _groups(
+    names: Sequence[str | None], usable: Bool[np.ndarray, " N"]
+) -> dict[str | None, np.ndarray]:
     codes = np.array(["" if name is None else name for name in names])
     return {str(name): usable & (codes == name) for name in np.unique(codes[usable]) if name}
