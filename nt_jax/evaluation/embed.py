@@ -70,7 +70,7 @@ def embed_layers(
     for part, rows in _batches(windows, tokenizer.pad_id, context, batch_tokens, mesh.size):
         tokens = jax.device_put(rows, spread)
         pooled = np.asarray(
-            pooled(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
+            embed_batch(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
         )
         if total is None:
             start = -np.inf if pooling == "max" else 0.0
@@ -137,7 +137,7 @@ def _batches(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers", "pooling", "pad_id"))
-def pooled(
+def embed_batch(
     model: Model,
     params: Params,
     tokens: Int[Array | np.ndarray, "B T"],

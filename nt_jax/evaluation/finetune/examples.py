@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nt_jax.errors import InputError
-from nt_jax.evaluation.embed import Pooling, bucket, pooled
+from nt_jax.evaluation.embed import Pooling, bucket, embed_batch
 from nt_jax.evaluation.tasks import Task, make_folds
 from nt_jax.model.factory import Model, Params
 from nt_jax.order import TrainOrder, locate
@@ -96,6 +96,6 @@ def embed_ids(
         filled = [ids[row] for row in rows] + [ids[rows[-1]]] * (batch - len(rows))
         length = bucket(filled[0].size, context)
         tokens = place(padded(filled, length, pad_id))
-        found = pooled(model, params, tokens, (layer,), pooling, pad_id)[0]
+        found = embed_batch(model, params, tokens, (layer,), pooling, pad_id)[0]
         parts.append(np.asarray(found)[: len(rows)])
     return np.concatenate(parts)[np.argsort(order)]

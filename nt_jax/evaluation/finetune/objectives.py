@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
+from scipy.special import expit, softmax
 
-from nt_jax.evaluation.tasks import Kind, Labels, Task
+from nt_jax.evaluation.tasks import Kind, Task
+from nt_jax.evaluation.tasks.task import Labels
 
 Targets = np.ndarray
 """Labels as the loss takes them: int32 [N], or float32 [N, C]."""
@@ -28,8 +30,8 @@ class Objective:
     """Labels -> what the head is fitted to, before standardisation."""
     standardised: bool
     """Whether targets are brought to mean 0 and variance 1 of the training sequences."""
-    loss: Callable[[Float[Array, "N C"], Array], Float[Array, " N"]]
-    """(outputs, targets) -> loss of each sequence; nats, or squared standard deviations."""
+    loss: Callable[[Float[Array, "N C"], Array], Float[Array, ""]]
+    """(outputs, targets) -> mean over the sequences, in nats or squared standard deviations."""
     predict: Callable[[Float[np.ndarray, "N C"]], np.ndarray]
     """Outputs, no longer standardised -> probabilities [N, C], or values [N]."""
 
@@ -38,28 +40,38 @@ def _columns(labels: Labels) -> Targets:
     return np.asarray(labels, np.float32).reshape(len(labels), -1)
 
 
+def _cross_entropy(outputs: Array, targets: Array) -> Array:
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
+
+
+def _binary_cross_entropy(outputs: Array, targets: Array) -> Array:
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(outputs, targets))
+
+
+def _squared_error(outputs: Array, targets: Array) -> Array:
+    return jnp.mean(jnp.square(outputs - targets))
+
+
 OBJECTIVES: Mapping[Kind, Objective] = {
     "classes": Objective(
         outputs=lambda task: len(task.classes),
         targets=lambda labels: np.asarray(labels, np.int32),
         standardised=False,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        predict=lambda outputs: np.asarray(jax.nn.softmax(outputs, axis=-1)),
+        loss=jax.jit(_cross_entropy),
+        predict=lambda outputs: softmax(outputs, axis=-1),
     ),
     "multilabel": Objective(
         outputs=lambda task: len(task.classes),
         targets=_columns,
         standardised=False,
-        loss=lambda outputs, targets: jnp.mean(
-            optax.sigmoid_binary_cross_entropy(outputs, targets), axis=-1
-        ),
-        predict=lambda outputs: np.asarray(jax.nn.sigmoid(outputs)),
+        loss=jax.jit(_binary_cross_entropy),
+        predict=expit,
     ),
     "values": Objective(
         outputs=lambda task: 1,
         targets=_columns,
         standardised=True,
-        loss=lambda outputs, targets: jnp.mean(jnp.square(outputs - targets), axis=-1),
-        predict=lambda outputs: np.asarray(outputs)[:, 0],
+        loss=jax.jit(_squared_error),
+        predict=lambda outputs: outputs[:, 0],
     ),
 }

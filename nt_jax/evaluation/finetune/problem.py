@@ -1,6 +1,7 @@
 """One encoder before one task: the start, the batches, the compiled step, the evaluation."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from nt_jax import optim, sharding
 from nt_jax.config import Experiment, OptimConfig
@@ -22,7 +22,7 @@ from nt_jax.evaluation.finetune import head as heads
 from nt_jax.evaluation.finetune.head import HEAD, Head
 from nt_jax.evaluation.finetune.methods import Method
 from nt_jax.evaluation.finetune.settings import Settings
-from nt_jax.evaluation.finetune.step import fresh_state, make_step
+from nt_jax.evaluation.finetune.step import close_interval, fresh_state, make_step
 from nt_jax.evaluation.tasks import Kind, Split
 from nt_jax.model.factory import Model, Params
 from nt_jax.step import TrainState
@@ -31,6 +31,8 @@ from nt_jax.tokenizers import KmerTokenizer
 MOST_STEPS_BETWEEN = 200
 """Steps between evaluations; one ends every epoch, where that comes earlier."""
 WARMUP_SHARE = 0.05
+HEAD_RATE = 1e-3
+"""Peak rate of the head where the method's is higher: it starts at its optimum."""
 CLIP = 1.0
 """Limit of the global gradient norm."""
 
@@ -130,13 +132,14 @@ class Problem:
             ),
             max(self.steps, 1),
         )
-        self._step = make_step(
+        step = make_step(
             encoder.model,
             self._objective,
             self._optimizer,
             layer=settings.layer,
             pooling=settings.pooling,
             pad_id=tokenizer.pad_id,
+            head_share=HEAD_RATE / max(settings.learning_rate, HEAD_RATE),
         )
         self._frozen = encoder.frozen
         abstract = jax.eval_shape(self._fresh, jax.eval_shape(encoder.start), self._any_head())
@@ -145,11 +148,11 @@ class Problem:
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, self._placed
         )
         """Shapes and shardings of the state."""
-        self._advance = jax.jit(self._step, donate_argnums=0, out_shardings=self._placed)
+        compiled = functools.partial(jax.jit, donate_argnums=0, out_shardings=self._placed)
+        self._advance, self.close_interval = compiled(step), compiled(close_interval)
 
-    def start(self) -> tuple[TrainState, float]:
-        """State before the first step, its head fitted to the frozen embeddings, and the strength
-        of the regularisation that validation chose."""
+    def start(self) -> TrainState:
+        """State before the first step, its head fitted to the frozen embeddings."""
         start = self.encoder.start()
         train, validation = (
             heads.Examples(self.encoder.embed(start, ids), targets)
@@ -158,9 +161,8 @@ class Problem:
                 (self._validation, self._validation_targets),
             )
         )
-        head, strength = heads.fit_head(train, validation, self._width, self._objective)
-        fresh = jax.jit(self._fresh, out_shardings=self._placed)
-        return fresh(start, head), strength
+        head = heads.fit_head(train, validation, self._width, self._objective)
+        return jax.jit(self._fresh, out_shardings=self._placed)(start, head)
 
     def advance(self, state: TrainState) -> TrainState:
         """One step; takes the memory of `state` over."""
@@ -203,11 +205,12 @@ class Problem:
             "scale": (depth,),
             "target_mean": (self._width,),
             "target_scale": (self._width,),
+            "strength": (),
         }
         return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
 
-def split_head(trained: Params, constants: Params) -> tuple[Params, dict[str, Array]]:
-    """(what is trained of the encoder, the whole head)."""
+def split_head(trained: Params, constants: Params) -> tuple[Params, Head]:
+    """(what is trained of the encoder, the whole head on the host)."""
     encoder = {module: arrays for module, arrays in trained.items() if module != HEAD}
-    return encoder, {**jax.device_get(constants[HEAD]), **jax.device_get(trained[HEAD])}
+    return encoder, jax.device_get({**constants[HEAD], **trained[HEAD]})

@@ -12,10 +12,10 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from nt_jax.evaluation.embed import Pooling, pooled
-from nt_jax.evaluation.finetune.head import CONSTANT, HEAD, TRAINED, Head, outputs
+from nt_jax.evaluation.embed import Pooling, embed_batch
+from nt_jax.evaluation.finetune.head import CONSTANT, HEAD, TRAINED, Head, outputs, penalty
 from nt_jax.evaluation.finetune.objectives import Objective
 from nt_jax.model.factory import Model, Params
 from nt_jax.step import TrainState
@@ -38,17 +38,13 @@ class Rest(NamedTuple):
 Advance = Callable[[TrainState, Params, Int[Array, "B T"], Array], TrainState]
 
 
-def fresh_state(
-    optimizer: optax.GradientTransformation, encoder: Params, head: Head
-) -> TrainState:
+def fresh_state(optimizer: optax.GradientTransformation, encoder: Params, head: Head) -> TrainState:
     """State before the first step; shares no memory with what it is made of."""
     start = {HEAD: {name: head[name] for name in TRAINED}}
     trained = hk.data_structures.merge(encoder, start)
     constants = {HEAD: {name: head[name] for name in CONSTANT}}
     # Copies, because the step takes the state's memory over.
-    trained, best, start, constants = jax.tree.map(
-        jnp.copy, (trained, trained, start, constants)
-    )
+    trained, best, start, constants = jax.tree.map(jnp.copy, (trained, trained, start, constants))
     rest = Rest(optimizer.init(trained), jnp.zeros(()), best, start, constants)
     return TrainState(jnp.zeros((), jnp.int32), trained, rest)
 
@@ -61,28 +57,33 @@ def make_step(
     layer: int,
     pooling: Pooling,
     pad_id: int,
+    head_share: float,
 ) -> Advance:
     """Builds `step(state, frozen, tokens, targets) -> state`; targets are on the loss's scale.
 
-    Gradients are taken with respect to the trained parameters alone, so the backward pass
+    The head moves at `head_share` of the learning rate. Gradients are taken with respect to the
+    trained parameters alone, so the backward pass
     multiplies by frozen matrices and never computes their gradients.
     """
 
-    def mean_loss(
+    def penalised(
         trained: Params, constants: Params, frozen: Params, tokens: Array, targets: Array
-    ) -> Array:
+    ) -> tuple[Array, Array]:
         params = hk.data_structures.merge(frozen, trained, constants)
-        features = pooled(model, params, tokens, (layer,), pooling, pad_id)[0]
-        return jnp.mean(objective.loss(outputs(params[HEAD], features), targets))
+        features = embed_batch(model, params, tokens, (layer,), pooling, pad_id)[0]
+        head = params[HEAD]
+        loss = objective.loss(outputs(head, features), targets)
+        return loss + penalty(head["strength"], head["w"]), loss
 
     def step(
         state: TrainState, frozen: Params, tokens: Int[Array, "B T"], targets: Array
     ) -> TrainState:
         rest: Rest = state.opt_state
-        loss, gradient = jax.value_and_grad(mean_loss)(
+        gradient, loss = jax.grad(penalised, has_aux=True)(
             state.params, rest.constants, frozen, tokens, targets
         )
         updates, optimizer_state = optimizer.update(gradient, rest.optimizer, state.params)
+        updates[HEAD] = jax.tree.map(lambda update: head_share * update, updates[HEAD])
         return TrainState(
             state.step + 1,
             optax.apply_updates(state.params, updates),
@@ -90,3 +91,10 @@ def make_step(
         )
 
     return step
+
+
+def close_interval(state: TrainState, better: Bool[Array, ""]) -> TrainState:
+    """State after an evaluation: the best so far is kept, and a new sum of losses begins."""
+    rest: Rest = state.opt_state
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, rest.best)
+    return state._replace(opt_state=rest._replace(best=best, loss=jnp.zeros_like(rest.loss)))

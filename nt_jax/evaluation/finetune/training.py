@@ -12,10 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from nt_jax import checkpoint
 from nt_jax.config import CheckpointConfig
 from nt_jax.evaluation.finetune.head import Head
@@ -66,8 +62,8 @@ def train(
                 bar.say(_line(row, problem))
 
             if state is None:
-                state, strength = problem.start()
-                record(_row(problem, state, None) | {"strength": strength})
+                state = problem.start()
+                record(_row(problem, state, None))
                 save(state)
             elif first:
                 say(f"goes on at step {first} of {steps}")
@@ -81,7 +77,8 @@ def train(
                 if evaluate:
                     mean = float(state.opt_state.loss) / (step - rows[-1]["step"])
                     row = _row(problem, state, mean)
-                    state = _evaluated(state, _watched(row) < _watched(_best(rows)))
+                    better = _watched(row) < _watched(_best(rows))
+                    state = problem.close_interval(state, better)
                     rows.append(row)
                     record(row)
                 elif step % _STEPS_BETWEEN_LOOKS == 0:
@@ -107,13 +104,6 @@ def train(
 def forget_state(folder: pathlib.Path) -> None:
     """Deletes what only a resumed training needs."""
     shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
-
-
-def _evaluated(state: TrainState, better: bool) -> TrainState:
-    rest = state.opt_state
-    zero = jax.device_put(np.float32(0), rest.loss.sharding)
-    best = jax.tree.map(jnp.copy, state.params) if better else rest.best
-    return state._replace(opt_state=rest._replace(loss=zero, best=best))
 
 
 def _row(problem: Problem, state: TrainState, loss: float | None) -> Row:
