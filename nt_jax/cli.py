@@ -22,6 +22,7 @@ COMMANDS = {
     "tasks": ("tasks", "Labelled sets known by name, and which are here."),
     "embed": ("embed", "Embeddings as a file, with a picture."),
     "score": ("score", "Score variants: log-likelihood ratios and embedding distances."),
+    "finetune": ("finetune", "Train a checkpoint on a task: IA3, LoRA, full, head."),
     "import": ("import_", "Make a workdir of a published or foreign checkpoint."),
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),

@@ -108,7 +108,10 @@ class ProgressBar:
 
     def update(self, step: int, row: dict[str, Any]) -> None:
         """Shows a train row."""
-        text = f"loss {row['loss']:.4f}  {row['tokens_per_s']:,.0f} tokens/s"
+        self.show(step, f"loss {row['loss']:.4f}  {row['tokens_per_s']:,.0f} tokens/s")
+
+    def show(self, step: int, text: str) -> None:
+        """Moves the bar to `step`, with a few words beside it."""
         self._bar.update(self._task, completed=step, description=text)
         if not self._console.is_terminal and (step % self._every == 0 or step == self._total):
             self.say(f"step {step}/{self._total}  {text}")

@@ -19,7 +19,9 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
 # The vocabulary (4,105 or 4,107 rows) divides by nothing: its matrices are split over the width.
+# Adapters and the head of a fine-tuning are kilobytes: every device holds them.
 RULES: tuple[tuple[str, P], ...] = (
+    (r"/(ia3|lora_a|lora_b)$|nt-task/", P()),
     (r"embed.*/embeddings$", P(None, "fsdp")),
     (r"block.*/(query|key|value|fc1)/w$", P(None, "fsdp", "tensor")),
     (r"block.*/(query|key|value|fc1)/b$", P(None, "tensor")),

@@ -70,7 +70,7 @@ def embed_layers(
     for part, rows in _batches(windows, tokenizer.pad_id, context, batch_tokens, mesh.size):
         tokens = jax.device_put(rows, spread)
         pooled = np.asarray(
-            _pooled(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
+            embed_batch(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
         )
         if total is None:
             start = -np.inf if pooling == "max" else 0.0
@@ -137,7 +137,7 @@ def _batches(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers", "pooling", "pad_id"))
-def _pooled(
+def embed_batch(
     model: Model,
     params: Params,
     tokens: Int[Array | np.ndarray, "B T"],
@@ -145,7 +145,7 @@ def _pooled(
     pooling: Pooling,
     pad_id: int,
 ) -> Float[Array, "S B D"]:
-    """Pooled on the device: only [layers, rows, D] travels to the host."""
+    """One batch, pooled on the device: only [layers, rows, D] travels to the host, in float32."""
     found = model.apply(params, tokens, layers)["embeddings"]
     values = jnp.stack([found[layer].astype(jnp.float32) for layer in layers])
     if pooling == "cls":

@@ -28,7 +28,7 @@ In `params` the module is one key and the array another: `params["nt/embed/token
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import haiku as hk
 import jax
@@ -44,6 +44,9 @@ from nt_jax.tokenizers import KmerTokenizer
 
 Params = Any
 """Haiku parameters: {module: {name: float32 array}}, listed above."""
+
+Interceptor: TypeAlias = Callable[..., Any]
+"""(method, args, kwargs, haiku.MethodContext) -> what the method returns; see `unchanged`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +68,22 @@ class Model:
     """
 
 
+def unchanged(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """The interceptor that does nothing."""
+    return call(*args, **kwargs)
+
+
 def build_model(
-    model: ModelConfig, tokenizer: KmerTokenizer, attend: AttentionFunction = dense_attention
+    model: ModelConfig,
+    tokenizer: KmerTokenizer,
+    attend: AttentionFunction = dense_attention,
+    intercept: Interceptor = unchanged,
 ) -> Model:
     """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together.
 
-    `attend` computes attention wherever no maps are asked for.
+    `attend` computes attention wherever no maps are asked for. `intercept` stands around every
+    call of a module (`haiku.intercept_methods`): adapters of fine-tuning change inputs and outputs
+    of projections there, and their parameters are listed beside those of the projection.
     """
     _check(model)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad_id, tokenizer.mask_id)
@@ -98,8 +111,11 @@ def build_model(
         }
 
     def functions() -> Any:
-        template = _below_nt(everything)
-        return template, (_below_nt(hidden_states), _below_nt(lambda x: head(x)[0]), template)
+        template, *parts = (
+            _below_nt(function, intercept)
+            for function in (everything, hidden_states, lambda x: head(x)[0])
+        )
+        return template, (*parts, template)
 
     transformed = hk.multi_transform(functions)
 
@@ -112,9 +128,9 @@ def build_model(
     return Model(init, *map(_deterministic, transformed.apply))
 
 
-def _below_nt(function: Callable[..., Any]) -> Callable[..., Any]:
+def _below_nt(function: Callable[..., Any], intercept: Interceptor) -> Callable[..., Any]:
     def scoped(*args: Any, **kwargs: Any) -> Any:
-        with hk.name_scope("nt"):
+        with hk.name_scope("nt"), hk.intercept_methods(intercept):
             return function(*args, **kwargs)
 
     return scoped

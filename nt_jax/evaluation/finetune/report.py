@@ -1,0 +1,229 @@
+"""The result of a fine-tuning: result.json, results.parquet, a picture and a table."""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nt_jax.evaluation import metrics
+from nt_jax.evaluation.finetune.settings import Settings
+from nt_jax.evaluation.results import NO_LAYER, Row, write_rows
+from nt_jax.evaluation.summary import format_score
+from nt_jax.evaluation.tasks import Task
+from nt_jax.files import write_atomically
+from nt_jax.metrics import read_metrics
+
+RESULT, ROWS, FIGURE = "result.json", "results.parquet", "finetune.png"
+COLOURS = ("#3b82f6", "#0d9f76", "#7c3aed", "#d97706")
+"""Of the fine-tuned model and its controls, in the order of the families."""
+
+Result = dict[str, Any]
+
+
+class Family(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    control: bool
+    predictions: np.ndarray
+    """Of the held-out sequences, in the order of their rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a result says of where it comes from."""
+
+    checkpoint: str
+    step: int
+    tokens: int
+    """Seen in training; -1 where the run does not say."""
+    task: Task
+    settings: Settings
+    folds: int
+    labels: np.ndarray
+    """Of the held-out sequences."""
+    trained: int
+    """Parameters trained, the head not counted."""
+    total: int
+    """Parameters of the model."""
+    adapter_bytes: int
+
+
+def write_report(about: About, families: Sequence[Family], out: pathlib.Path) -> Result:
+    """Scores the families, writes the files and returns what is in result.json."""
+    result = _result(about, families, out)
+    write_atomically(out / RESULT, json.dumps(result, indent=1) + "\n")
+    write_rows(out / ROWS, _rows(result))
+    write_atomically(out / FIGURE, _figure(result))
+    return result
+
+
+def format_result(result: Result) -> str:
+    """The result as a small table."""
+    first = result["families"][0]
+    names = list(first["scores"])[:3]
+    width = max(len(family["name"]) for family in result["families"])
+    rows = [" " * width + "".join(f"  {name:<24}" for name in names)]
+    rows += [
+        f"{family['name']:<{width}}"
+        + "".join(f"  {format_score(family['scores'][name]):<24}" for name in names)
+        for family in result["families"]
+    ]
+    rows += [
+        f"{first['name']} minus {entry['against']}: "
+        + ", ".join(f"{name} {format_score(entry['scores'][name], '+')}" for name in names)
+        for entry in result["differences"]
+    ]
+    settings, trained = result["settings"], result["trained_parameters"]
+    where = f"{result['checkpoint']} at step {result['step']:,}, layer {settings['layer']}"
+    share = f"{trained['encoder']:,} of {trained['model']:,} parameters ({trained['share']:.2%})"
+    simulated = " (simulated)" if result["simulated"] else ""
+    head = (
+        f"{result['task']}{simulated}: {where}; {share} and the head; "
+        f"{result['scored']:,} sequences scored ({result['split']} split)"
+    )
+    return "\n".join(line.rstrip() for line in [head, *rows])
+
+
+def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Result:
+    task, settings = about.task, about.settings
+    scorer = metrics.SCORERS[task.kind]
+    scored, replicates = [], []
+    for family in families:
+        values = scorer.scores(about.labels, family.predictions)
+        # The same seed for all: resamples are shared, differences are paired.
+        found = metrics.bootstrap(scorer, about.labels, family.predictions, settings.seed)
+        scored.append(values)
+        replicates.append(found)
+    differences = [
+        {
+            "against": family.name,
+            "scores": {
+                name: _score(
+                    scored[0][name] - scored[number][name],
+                    replicates[0][name] - replicates[number][name],
+                )
+                for name in scorer.names
+            },
+        }
+        for number, family in enumerate(families)
+        if number
+    ]
+    return {
+        "checkpoint": about.checkpoint,
+        "step": about.step,
+        "tokens": about.tokens,
+        "task": task.name,
+        "kind": task.kind,
+        "classes": list(task.classes),
+        "simulated": task.simulated,
+        "fingerprint": task.fingerprint,
+        "settings": dataclasses.asdict(settings),
+        "split": "given" if task.test is not None else f"{about.folds}-fold",
+        "train": len(task.train),
+        "scored": len(about.labels),
+        "audit": task.audit.line(),
+        "trained_parameters": {
+            "encoder": about.trained,
+            "model": about.total,
+            "share": about.trained / about.total,
+            "adapter_bytes": about.adapter_bytes,
+        },
+        "families": [
+            {
+                "name": family.name,
+                "control": family.control,
+                "scores": {name: _score(values[name], found[name]) for name in scorer.names},
+            }
+            for family, values, found in zip(families, scored, replicates, strict=True)
+        ],
+        "differences": differences,
+        "curves": [read_metrics(folder) for folder in _folders(out)],
+    }
+
+
+def _folders(out: pathlib.Path) -> list[pathlib.Path]:
+    folds = sorted(out.glob("fold_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))
+    return folds or [out]
+
+
+def _score(value: float, replicates: np.ndarray) -> dict[str, float | None]:
+    """JSON has no NaN: an undefined score is null."""
+    low, high = metrics.interval(replicates)
+    entry = {"value": float(value), "low": low, "high": high}
+    return {key: number if np.isfinite(number) else None for key, number in entry.items()}
+
+
+def _rows(result: Result) -> list[Row]:
+    rows = []
+    for family in result["families"]:
+        # A probe chooses its layer in every fold.
+        layer = NO_LAYER if family["name"] == "probe" else result["settings"]["layer"]
+        rows += [
+            Row(
+                checkpoint=result["checkpoint"],
+                step=result["step"],
+                tokens=result["tokens"],
+                task=result["task"],
+                layer=layer,
+                method=family["name"],
+                control=family["control"],
+                metric=metric,
+                **score,
+            )
+            for metric, score in family["scores"].items()
+        ]
+    return rows
+
+
+def _figure(result: Result) -> bytes:
+    """Loss against epochs, and the first score of every family with its interval."""
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    curves, bars = figure.subplots(1, 2, width_ratios=(3, 2))
+    for number, rows in enumerate(result["curves"]):
+        epochs = [row["epoch"] for row in rows]
+        for name, colour, style in (
+            ("loss", COLOURS[3], "--"), ("validation_loss", COLOURS[0], "-"),
+        ):  # fmt: skip
+            values = [np.nan if row[name] is None else row[name] for row in rows]
+            label = {"loss": "training", "validation_loss": "validation"}[name]
+            curves.plot(
+                epochs, values, style, color=colour, linewidth=1.4, marker="o", markersize=3,
+                label=label if number == 0 else None,
+            )  # fmt: skip
+        best = min(rows, key=lambda row: row["validation_loss"] or np.inf)
+        curves.plot(
+            best["epoch"], best["validation_loss"], "o", color=COLOURS[0], markersize=8,
+            fillstyle="none", label="best" if number == 0 else None,
+        )  # fmt: skip
+    curves.set_xlabel("epoch")
+    curves.set_ylabel("loss")
+    curves.legend(frameon=False)
+    metric = next(iter(result["families"][0]["scores"]))
+    for place, (family, colour) in enumerate(zip(result["families"], COLOURS, strict=False)):
+        score = {key: np.nan if x is None else x for key, x in family["scores"][metric].items()}
+        gap = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+        bars.errorbar(
+            [score["value"]], [place], xerr=np.maximum(gap, 0), fmt="o", color=colour, capsize=3
+        )
+    names = [family["name"] for family in result["families"]]
+    bars.set_yticks(range(len(names)), names)
+    bars.invert_yaxis()
+    bars.set_xlabel(f"{metric.upper()}, 95 % interval")
+    simulated = " (simulated)" if result["simulated"] else ""
+    figure.suptitle(f"{result['task']}{simulated}, {names[0]}", fontsize=10)
+    for axes in (curves, bars):
+        axes.grid(True, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 150}):
+        FigureCanvasAgg(figure)
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
