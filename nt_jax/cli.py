@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Masked loss, perplexity, accuracy of a checkpoint."),
     "probe": ("probe", "Probes on frozen embeddings, beside controls."),
     "tasks": ("tasks", "Labelled sets known by name, and which are here."),
+    "attention": ("attention", "Attention and masked accuracy by element, beside controls."),
     "import": ("import_", "Make a workdir of a published or foreign checkpoint."),
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),
