@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
-from sklearn.model_selection import StratifiedGroupKFold
 
 from data_pipelines.elements import merged
-from nt_jax.evaluation.classifier import Fold
 from nt_jax.evaluation.elements.windows import Genome
+from nt_jax.evaluation.tasks import Fold
+from nt_jax.evaluation.tasks.folds import splits
 
 CLASSES = ("5'UTR", "CDS", "intron", "3'UTR", "intergenic")
 """The classes of the paper's element probe."""
@@ -61,11 +61,14 @@ class Pieces:
         return np.array([piece.label for piece in self.pieces], np.int64)
 
     @property
+    def blocks(self) -> list[str]:
+        """Name of the block that each piece lies in."""
+        return [f"{piece.contig}:{piece.block}" for piece in self.pieces]
+
+    @property
     def groups(self) -> Int[np.ndarray, " N"]:
-        """Number of the (contig, block) of each piece, from 0."""
-        names = [(piece.contig, piece.block) for piece in self.pieces]
-        known = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return np.array([known[name] for name in names], np.int64)
+        """Number of that block, from 0."""
+        return np.unique(self.blocks, return_inverse=True)[1].astype(np.int64)
 
 
 def pure_runs(intervals: Sequence[Int[np.ndarray, "_ 2"]]) -> list[Int[np.ndarray, "_ 2"]]:
@@ -131,8 +134,7 @@ def group_folds(pieces: Pieces, folds: int, seed: int) -> list[Fold] | str:
         blocks = len(np.unique(groups[labels == label]))
         if blocks < folds:
             return f"{name} occurs in {blocks} blocks of the genome, and {folds} folds need as many"
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    made = [Fold(*pair) for pair in splitter.split(np.zeros(len(labels)), labels, groups)]
+    made = splits("classes", labels, pieces.blocks, folds, seed)
     for fold in made:
         missing = set(range(len(CLASSES))) - set(labels[fold.train].tolist())
         if missing:

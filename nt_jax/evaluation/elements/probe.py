@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nt_jax.evaluation import classifier, metrics
+from nt_jax.evaluation import metrics, search
 from nt_jax.evaluation.baselines import kmer_frequencies
-from nt_jax.evaluation.classifier import Fit, Fold
 from nt_jax.evaluation.elements.masked import Score
 from nt_jax.evaluation.elements.pieces import CLASSES, Pieces
 from nt_jax.evaluation.elements.statistics import resampled_weights
 from nt_jax.evaluation.elements.windows import Genome
 from nt_jax.evaluation.embed import BATCH_TOKENS
 from nt_jax.evaluation.loading import LoadedModel, random_like
+from nt_jax.evaluation.search import Fits, Problem
+from nt_jax.evaluation.tasks import Fold
 from nt_jax.model.factory import Model, Params
 from nt_jax.progress import Progress, silent
 
@@ -119,14 +120,14 @@ def probe_elements(
         ("k-mers", "k", lambda: {k: kmer_frequencies(texts, k) for k in kmers}),
         ("element length", "", lambda: {0: lengths}),
     ]
+    problem = Problem("classes", pieces.labels, len(CLASSES), pieces.blocks, folds, seed)
     families = []
     for name, unit, features in sources:
         made = features()
         bar = progress(f"element probe: fitting, {name}")
-        fits: dict[int, list[Fit]] = {}
+        fits: Fits = {}
         for number, variant in enumerate(made, 1):
-            one = {variant: made[variant]}
-            fits |= classifier.fit_all(one, pieces.labels, folds, seed)
+            fits |= search.fit_all({variant: made[variant]}, problem, search.logistic())
             bar(number, len(made))
         families.append(_family(name, unit, fits, folds, pieces, seed))
     return families
@@ -135,20 +136,20 @@ def probe_elements(
 def _family(
     name: str,
     unit: str,
-    fits: dict[int, list[Fit]],
+    fits: Fits,
     folds: Sequence[Fold],
     pieces: Pieces,
     seed: int,
 ) -> Family:
     best = tuple(
-        max(fits, key=lambda variant: fits[variant][fold].inner_mcc) for fold in range(len(folds))
+        max(fits, key=lambda variant: fits[variant][fold].inner) for fold in range(len(folds))
     )
-    chosen = classifier.join(folds, [fits[variant][fold] for fold, variant in enumerate(best)])
+    chosen = search.join(folds, [fits[variant][fold] for fold, variant in enumerate(best)])
     cells = pieces.labels * len(CLASSES) + chosen.argmax(axis=1)
     return Family(
         name,
         unit,
-        {v: block_scores(pieces, classifier.join(folds, row), seed) for v, row in fits.items()},
+        {v: block_scores(pieces, search.join(folds, row), seed) for v, row in fits.items()},
         block_scores(pieces, chosen, seed),
         best,
         np.bincount(cells, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), -1),

@@ -21,7 +21,7 @@ from nt_jax.evaluation.elements.tables import (
     too_few,
 )
 from nt_jax.evaluation.results import Row
-from nt_jax.evaluation.summary import aligned
+from nt_jax.evaluation.table import aligned
 
 _METHOD = (
     "Queries are all tokens but `<cls>`; the share of a class is taken of the attention that does "
@@ -203,7 +203,7 @@ def _probe_text(result: Result) -> str:
         f"Forward strand throughout. Mean embedding of the tokens wholly inside a piece, from a "
         f"window centred on it; logistic regression; {folds} folds that never split a block of "
         f"the genome ({len(np.unique(pieces.groups))} blocks). Layer (for k-mers: k) and strength "
-        "are chosen within training; that inner choice does not keep blocks apart, the scores do. "
+        "are chosen within training, by folds of blocks there too. "
         "95 % bootstrap intervals over blocks; F1 is the mean over the classes. The k-mers are of "
         "the piece alone, while the model also reads its flanks."
     )
