@@ -5,32 +5,20 @@ has to fit into memory and the file does not. What is repaired is counted (lower
 codes); what cannot be a nucleotide sequence is refused with its file, record, line and letter.
 """
 
-import contextlib
 import dataclasses
-import gzip
-import io
 import os
 import pathlib
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 
+from data_pipelines.compressed import opened
 from nt_jax.errors import InputError
 
 _BLOCK = 1 << 23
 """Bytes read at a time."""
-_BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""The empty block that ends every complete BGZF file (SAM specification, section 4.1.2)."""
-_FOREIGN = {
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-}
 _REGION = re.compile(r"(?P<name>.+):(?P<start>\d+)-(?P<end>\d+)")
 _AMBIGUOUS = b"RYSWKMBDHV"
 _LOWER, _URACIL, _IUPAC, _INVALID = 1, 2, 4, 8
@@ -84,7 +72,7 @@ def read_fasta(path: str | os.PathLike[str]) -> Iterator[Contig]:
     """
     path = pathlib.Path(path)
     taken: dict[str, list[tuple[int, int] | None]] = {}
-    with _opened(path) as stream:
+    with opened(path, "FASTA") as stream:
         for number, (header, line, pieces) in enumerate(_records(path, stream), start=1):
             contig = _contig(path, number, header, line, pieces)
             region = (contig.start, contig.start + len(contig.bases))
@@ -98,6 +86,7 @@ def reverse_complement(bases: np.ndarray) -> np.ndarray:
     return np.frombuffer(bases[::-1].tobytes().translate(_COMPLEMENT), np.uint8)
 
 
+<<<<<<< HEAD
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
     """Uncompressed bytes of the file; damage met while reading becomes an InputError."""
@@ -144,6 +133,8 @@ def require_bgzf_end(path: pathlib.Path, raw: IO[bytes], head: bytes) -> None:
         )
 
 
+=======
+>>>>>>> attention
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
     """The stream in pieces of whole lines."""
     while block := stream.read(_BLOCK):

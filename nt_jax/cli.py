@@ -23,6 +23,7 @@ COMMANDS = {
     "embed": ("embed", "Embeddings as a file, with a picture."),
     "score": ("score", "Score variants: log-likelihood ratios and embedding distances."),
     "finetune": ("finetune", "Train a checkpoint on a task: IA3, LoRA, full, head."),
+    "attention": ("attention", "Attention and masked accuracy by element, beside controls."),
     "import": ("import_", "Make a workdir of a published or foreign checkpoint."),
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),
