@@ -42,7 +42,7 @@ def opened(path: pathlib.Path, kind: str) -> Iterator[IO[bytes]]:
                 raw.seek(0)
                 yield raw
                 return
-            _require_bgzf_end(path, raw, head)
+            require_bgzf_end(path, raw, head)
             raw.seek(0)
             with gzip.GzipFile(fileobj=raw, mode="rb") as inflated:
                 yield io.BufferedReader(inflated, 1 << 20)  # type: ignore[type-var]
@@ -56,8 +56,11 @@ def opened(path: pathlib.Path, kind: str) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _require_bgzf_end(path: pathlib.Path, raw: IO[bytes], head: bytes) -> None:
-    """A BGZF file cut between two blocks is valid gzip: only its last block tells."""
+def require_bgzf_end(path: pathlib.Path, raw: IO[bytes], head: bytes) -> None:
+    """A BGZF file cut between two blocks is valid gzip: only its last block tells.
+
+    `raw` is the open file, `head` its first 18 bytes. Raises InputError.
+    """
     is_bgzf = len(head) >= 18 and head[3] & 4 and head[12:14] == b"BC"
     if not is_bgzf or struct.unpack("<H", head[14:16])[0] != 2:
         return

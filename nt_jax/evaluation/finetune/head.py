@@ -69,7 +69,7 @@ def penalty(strength: Any, w: Any) -> Any:
 
 def mean_loss(head: Head, examples: Examples, objective: Objective) -> float:
     """Loss of the sequences."""
-    targets = on_loss_scale(head, examples.targets)
+    targets = jnp.asarray(on_loss_scale(head, examples.targets))
     return float(objective.loss(outputs(head, examples.features), targets))
 
 

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 import pysam
 
-from data_pipelines.fasta import require_bgzf_end
+from data_pipelines.compressed import require_bgzf_end
 from nt_jax.errors import InputError, nearest
 
 FIXED = 8

@@ -161,7 +161,7 @@ def test_every_adapter_has_the_layer_axis_in_front_and_a_rule_of_sharding(loaded
         for path, array in named(trained):
             assert array.shape[0] == loaded.num_layers
             spec = sharding.parameter_spec(path, array.shape, mesh)
-                assert tuple(spec) == (None,) * array.ndim
+            assert tuple(spec) == (None,) * array.ndim
 
 
 def test_full_trains_all_that_the_embedding_is_made_of(loaded):
