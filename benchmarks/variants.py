@@ -6,11 +6,13 @@ NT v2 nano with random parameters (the arithmetic is that of a trained one), win
 Alleles are those of the 1000 Genomes panel on chromosome 22 and of a saturation mutagenesis of
 ../shared/data (or NT_JAX_DATA_MIRROR), where neighbouring records share masked windows. Times are
 processor seconds of this process after everything was compiled, so that the load of others on the
-machine matters little; what to look at is the ratio. Writes benchmarks/results/variants.json and
-variants.md. Expected: batched at least three times as fast as one window at a time.
+machine matters little; what to look at is the ratio. On a CPU one window fills the core nearly as
+well as a batch, so what batching gains there is the head on masked positions alone and what
+records share. Writes benchmarks/results/variants.json and variants.md.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -37,6 +39,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 PANEL = "variants/1kg30x_chr22_16.6-16.8Mb_3202samples_GRCh38.vcf.gz"
 GENOME = "genomes/human/GRCh38_chr22_16600000-16800000.fa.gz"
 WINDOW, LAYERS = 64, (2, 4)
+FEW = 12
+"""Alleles of the slow ways, evenly taken."""
 Alleles = list[tuple[Local, Local] | Reason]
 
 
@@ -112,29 +116,29 @@ def run(count: int) -> dict[str, Any]:
     mirror = pathlib.Path(os.environ.get("NT_JAX_DATA_MIRROR", ROOT.parent / "shared" / "data"))
     loaded = nano()
     rows = []
+
+    def together(mine: Alleles) -> None:
+        prepared = scores.prepare(mine, loaded.tokenizer, WINDOW)
+        scores.model_scores(loaded, prepared, LAYERS, "mean")
+
+    def apart(mine: Alleles) -> None:
+        for allele in mine:
+            prepared = scores.prepare([allele], loaded.tokenizer, WINDOW)
+            scores.model_scores(loaded, prepared, LAYERS, "mean", batch_tokens=16 * WINDOW)
+
+    def windows(mine: Alleles) -> None:
+        for allele in mine:
+            one_window_at_a_time(loaded, allele)
+
     for name, mine in alleles(mirror, count).items():
-
-        def together(mine: Alleles = mine) -> None:
-            scores.model_scores(
-                loaded, scores.prepare(mine, loaded.tokenizer, WINDOW), LAYERS, "mean"
-            )
-
-        def apart(mine: Alleles = mine) -> None:
-            for allele in mine:
-                prepared = scores.prepare([allele], loaded.tokenizer, WINDOW)
-                scores.model_scores(loaded, prepared, LAYERS, "mean", batch_tokens=16 * WINDOW)
-
-        def windows(mine: Alleles = mine) -> None:
-            for allele in mine:
-                one_window_at_a_time(loaded, allele)
-
-        for method, function in (
-            ("batched", together),
-            ("one allele at a time", apart),
-            ("one window at a time", windows),
+        few = mine[:: max(1, len(mine) // FEW)]
+        for method, function, some in (
+            ("batched", together, mine),
+            ("one allele at a time", apart, few),
+            ("one window at a time", windows, few),
         ):
-            seconds = measure(function)
-            rows.append({"alleles": name, "count": len(mine), "method": method, "seconds": seconds})
+            seconds = measure(functools.partial(function, some)) / len(some)
+            rows.append({"alleles": name, "count": len(some), "method": method, "seconds": seconds})
     return {
         "benchmark": "variants",
         "window": WINDOW,
@@ -164,7 +168,7 @@ def markdown(result: dict[str, Any]) -> str:
         slowest = max(r["seconds"] for r in result["rows"] if r["alleles"] == row["alleles"])
         lines.append(
             f"| {row['alleles']} ({row['count']}) | {row['method']} "
-            f"| {row['count'] / row['seconds']:.1f} | {slowest / row['seconds']:.1f} |"
+            f"| {1 / row['seconds']:.1f} | {slowest / row['seconds']:.1f} |"
         )
     texts = [f"{name} {seconds:.2f} s" for name, seconds in result["reading"].items()]
     lines += ["", f"Reading 5,496 records with 3,202 samples: {', '.join(texts)}."]
@@ -174,7 +178,7 @@ def markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Runs the benchmark, writes and prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=96, help="alleles of each case")
+    parser.add_argument("--count", type=int, default=192, help="alleles of each case")
     result = run(parser.parse_args().count)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "variants.json").write_text(json.dumps(result, indent=2) + "\n")
