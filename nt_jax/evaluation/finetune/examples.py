@@ -17,7 +17,8 @@ from nt_jax.tokenizers import KmerTokenizer
 VALIDATION_FOLDS = 7
 """One in so many training sequences is validation."""
 
-Ids = list[Int[np.ndarray, " T"]]
+Ids = list[Int[np.ndarray, " _"]]
+"""Token ids of sequences of any length."""
 
 
 def carve(
@@ -61,7 +62,7 @@ def encode(
     return encoded
 
 
-def padded(ids: Sequence[Int[np.ndarray, " t"]], length: int, pad_id: int) -> np.ndarray:
+def padded(ids: Sequence[Int[np.ndarray, " _"]], length: int, pad_id: int) -> np.ndarray:
     """Rows of `length` tokens, pads at the end: int32 [B, T]."""
     tokens = np.full((len(ids), length), pad_id, np.int32)
     for row, own in enumerate(ids):

@@ -105,6 +105,8 @@ def finetune(
     (`result.json`), or None when a signal came and the state was saved. Raises InputError.
     """
     chosen = methods.find_method(method, rank)
+    if merge and method == "head":
+        raise InputError("--merge: the head alone leaves the encoder as it is; nothing to merge")
     labelled = subsample(find_task(task, data_dirs), max_sequences, seed)
     devices = sharding.make_mesh(mesh or MeshConfig())
     params, step, experiment = restore_on(devices, checkpoint)

@@ -40,6 +40,6 @@ class Settings:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} {getattr(self, name)}: 1 or more")
         if self.learning_rate < 0:
-            raise InputError(f"--learning-rate {self.learning_rate}: more than 0")
+            raise InputError(f"--learning-rate {self.learning_rate}: 0 or more")
         if self.max_sequences < 0:
             raise InputError(f"--max-sequences {self.max_sequences}: 0 (all) or more")

@@ -89,7 +89,7 @@ def train(
                     save(state)
                 if stopped:
                     saver.wait()
-                    bar.say(f"stopped by a signal at step {step}; saved")
+                    bar.say(f"stopped by a signal at step {step}; saved. The same command goes on")
                     return None
             saver.wait()
     finally:
