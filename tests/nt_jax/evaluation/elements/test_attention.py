@@ -33,24 +33,20 @@ def test_sums_equal_loops_over_the_maps(loaded, windows, sums):
                 own = np.asarray(maps[layer][row], np.float64)
                 for head in range(2):
                     place = number, layer - 1, head
-                    tokens = range(1, 24)
+                    # Queries and keys but <cls>, which is number 0.
+                    weight = own[head, 1:, 1:]
                     for c in range(len(CLASSES)):
-                        for name, labels, turned in (
-                            ("attention", batch.fractions, ""), ("pairs", batch.fractions, ""),
-                            ("attention", batch.turned, "turned_"),
-                            ("pairs", batch.turned, "turned_"),
-                        ):  # fmt: skip
-                            weight = own[head] if name == "attention" else own[head] > THRESHOLD
-                            inside = sum(
-                                weight[i, j] * labels[row, c, j] for i in tokens for j in tokens
-                            )
-                            found = getattr(sums, turned + name)
-                            assert found.inside[*place, c] == pytest.approx(inside, abs=1e-4)
-                    total = sum(own[head, i, j] for i in tokens for j in tokens)
-                    assert sums.attention.total[place] == pytest.approx(total, rel=1e-5)
-                    pairs = sum(own[head, i, j] > THRESHOLD for i in tokens for j in tokens)
-                    assert sums.pairs.total[place] == pairs
-                    cls = np.mean([own[head, i, 0] for i in tokens])
+                        for turned, labels in (("", batch.fractions), ("turned_", batch.turned)):
+                            fraction = np.broadcast_to(labels[row, c, 1:], weight.shape)
+                            inside = (weight * fraction).sum()
+                            found = getattr(sums, f"{turned}attention").inside[*place, c]
+                            assert found == pytest.approx(inside, abs=1e-4)
+                            inside = fraction[weight > THRESHOLD].sum()
+                            found = getattr(sums, f"{turned}pairs").inside[*place, c]
+                            assert found == pytest.approx(inside, abs=1e-4)
+                    assert sums.attention.total[place] == pytest.approx(weight.sum(), rel=1e-5)
+                    assert sums.pairs.total[place] == (weight > THRESHOLD).sum()
+                    cls = own[head, 1:, 0].mean()
                     assert sums.cls[place] == pytest.approx(cls, rel=1e-5)
             expected = batch.fractions[row, :, 1:].mean(axis=1)
             np.testing.assert_allclose(sums.expected[number], expected, rtol=1e-5)
