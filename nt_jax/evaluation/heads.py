@@ -175,8 +175,8 @@ def _linear(
     return outputs / scale.target_factor + scale.target_mean, _largest(descent) <= TOLERANCE
 
 
-def _minimum(value: Callable[[Array], Array], trials: int = 5) -> Array:
-    """Where a convex function of a step > 0, falling at 0, is smallest: Newton within a bracket."""
+def _minimum(value: Callable[[Array], Array], trials: int = 2) -> Array:
+    """Nearly where a convex function of a step > 0, falling at 0, is smallest: Newton in a bracket."""
     slope, bend = jax.grad(value), jax.grad(jax.grad(value))
 
     def narrow(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
