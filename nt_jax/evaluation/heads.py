@@ -176,7 +176,7 @@ def _linear(
 
 
 def _minimum(value: Callable[[Array], Array], trials: int = 2) -> Array:
-    """Nearly where a convex function of a step > 0, falling at 0, is smallest: Newton in a bracket."""
+    """Nearly where a convex function of a step > 0, falling at 0, is least: Newton in a bracket."""
     slope, bend = jax.grad(value), jax.grad(jax.grad(value))
 
     def narrow(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
