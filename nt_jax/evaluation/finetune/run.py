@@ -264,7 +264,7 @@ class _Job:
             task.train.take(fit),
             task.train.take(validation),
         )
-        outcome = training.train(problem, folder, stop, self.say)
+        outcome = training.train(problem, folder, lambda: stop.received is not None, self.say)
         if outcome is None:
             raise _Stopped
         sequences = self.sequences()

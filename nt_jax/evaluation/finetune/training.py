@@ -18,7 +18,6 @@ from nt_jax.evaluation.finetune.head import Head
 from nt_jax.evaluation.finetune.problem import Problem, split_head
 from nt_jax.metrics import MetricsWriter, ProgressBar, read_metrics
 from nt_jax.model.factory import Params
-from nt_jax.runtime import StopSignal
 from nt_jax.step import TrainState
 
 _STEPS_BETWEEN_LOOKS = 10
@@ -40,9 +39,12 @@ class Outcome(NamedTuple):
 
 
 def train(
-    problem: Problem, folder: pathlib.Path, stop: StopSignal, say: Callable[[str], None]
+    problem: Problem,
+    folder: pathlib.Path,
+    asked_to_stop: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Outcome | None:
-    """Trains in `folder`, or goes on there; None when a signal came and the state was saved."""
+    """Trains in `folder`, or goes on there; None when it was asked to stop and has saved all."""
     folder.mkdir(parents=True, exist_ok=True)
     settings, steps = problem.encoder.settings, problem.steps
     saver = checkpoint.Checkpoints(folder, CheckpointConfig(every=1, keep=1))
@@ -73,7 +75,7 @@ def train(
                 state = problem.advance(state)
                 step += 1
                 evaluate = step % problem.every == 0 or step == steps
-                stopped = stop.received is not None
+                stopped = asked_to_stop()
                 if evaluate:
                     mean = float(state.opt_state.loss) / (step - rows[-1]["step"])
                     row = _row(problem, state, mean)

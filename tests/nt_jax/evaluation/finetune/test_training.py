@@ -12,12 +12,7 @@ from nt_jax.evaluation.finetune import examples, training
 from nt_jax.evaluation.finetune.head import HEAD
 from nt_jax.evaluation.finetune.objectives import OBJECTIVES
 from nt_jax.evaluation.finetune.problem import Problem
-from nt_jax.runtime import StopSignal
 from tests.nt_jax.evaluation.finetune.conftest import make_task
-
-
-class Never:
-    received = None
 
 
 def problem_of(encoder, task):
@@ -26,8 +21,8 @@ def problem_of(encoder, task):
     return Problem(encoder, task.kind, width, task.train.take(fit), task.train.take(validation))
 
 
-def run(encoder, task, folder: pathlib.Path, stop=Never):
-    return training.train(problem_of(encoder, task), folder, stop, lambda text: None)
+def run(encoder, task, folder: pathlib.Path, asked_to_stop=lambda: False):
+    return training.train(problem_of(encoder, task), folder, asked_to_stop, lambda text: None)
 
 
 def test_only_adapters_and_head_move(loaded, encoder, tmp_path):
@@ -102,22 +97,13 @@ def test_eight_devices_give_the_loss_of_one(encoder, tmp_path, method: str):
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(encoder, tmp_path):
+    """In the middle of an epoch, where no evaluation has just been saved."""
     task = make_task("classes")
     whole = run(encoder("lora", epochs=2), task, tmp_path / "whole")
 
-    class Soon(StopSignal):
-        """Comes after some steps, in the middle of an epoch."""
-
-        def __init__(self):
-            self.asked = 0
-
-        @property
-        def received(self):
-            self.asked += 1
-            return 15 if self.asked == 7 else None
-
+    asked = iter([False] * 6 + [True])
     parts = tmp_path / "parts"
-    assert run(encoder("lora", epochs=2), task, parts, Soon()) is None
+    assert run(encoder("lora", epochs=2), task, parts, lambda: next(asked)) is None
     resumed = run(encoder("lora", epochs=2), task, parts)
     assert resumed.rows == whole.rows
     for ours, theirs in zip(
