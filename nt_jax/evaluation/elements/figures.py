@@ -59,13 +59,10 @@ def draw_panel(axes: Axes, cells: Sequence[Cell], limit: float) -> matplotlib.im
         origin="lower", aspect="auto", interpolation="nearest",
         extent=(-0.5, heads - 0.5, 0.5, layers + 0.5),
     )  # fmt: skip
-    marked = grid(cells, "significant") == 1
-    for layer, head in np.argwhere(marked):
-        dark = abs(values[layer, head]) > 0.6 * limit
-        axes.plot(
-            head, layer + 1, ".", color="white" if dark else "black",
-            markersize=4 if max(layers, heads) <= 8 else 2.5,
-        )  # fmt: skip
+    marked = np.argwhere(grid(cells, "significant") == 1)
+    inks = ["white" if abs(values[row, head]) > 0.6 * limit else "black" for row, head in marked]
+    size = 4.0 if max(layers, heads) <= 8 else 1.5
+    axes.scatter(marked[:, 1], marked[:, 0] + 1, s=size, c=inks, linewidths=0)
     for axis, count, first in ((axes.xaxis, heads, 0), (axes.yaxis, layers, 1)):
         if count <= 6:
             axis.set_major_locator(FixedLocator(list(range(first, first + count))))

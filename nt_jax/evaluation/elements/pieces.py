@@ -133,7 +133,9 @@ def group_folds(pieces: Pieces, folds: int, seed: int) -> list[Fold] | str:
     for label, name in enumerate(CLASSES):
         blocks = len(np.unique(groups[labels == label]))
         if blocks < folds:
-            return f"{name} occurs in {blocks} blocks of the genome, and {folds} folds need as many"
+            return (
+                f"{name} occurs in {blocks} of the genome's blocks, and {folds} folds need {folds}"
+            )
     made = splits("classes", labels, pieces.blocks, folds, seed)
     for fold in made:
         missing = set(range(len(CLASSES))) - set(labels[fold.train].tolist())

@@ -53,6 +53,7 @@ def ran(folder) -> pathlib.Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_tables_rows_text_and_figures_are_written(ran, folder):
     assert {path.name for path in ran.iterdir()} == FILES | {".lock"}
     table = pq.read_table(ran / "attention.parquet").to_pylist()
@@ -83,6 +84,7 @@ def test_tables_rows_text_and_figures_are_written(ran, folder):
             assert len({len(row) for row in block.splitlines() if row.startswith("|")}) == 1
 
 
+@pytest.mark.slow
 def test_the_same_call_writes_the_same_numbers(ran, folder, capfd):
     assert cli.main([*arguments(folder, "again"), "--json"]) == 0
     out, err = capfd.readouterr()
