@@ -95,6 +95,17 @@ def test_windows_without_anything_observed_and_rounding_are_no_evidence():
     np.testing.assert_allclose(found.ratio, 1, rtol=1e-6)
 
 
+def test_rare_pairs_are_not_tested():
+    """One pair in a hundred windows: 99 differences are negative, and mean nothing."""
+    total, expected = np.full((100, 1), 3.0), np.full(100, 0.01)
+    inside = np.zeros((100, 1))
+    inside[5] = 1.0
+    assert sign_flip(inside - total * expected[:, None], seed=0)[0] < 0.1
+    assert np.isnan(enrichment(inside, total, expected, seed=0).p[0])
+    inside[:10] = 1.0
+    assert np.isfinite(enrichment(inside, total, expected, seed=0).p[0])
+
+
 def test_without_a_window_everything_is_undefined():
     found = enrichment(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), seed=0)
     assert np.isnan([found.share, found.low, found.high, found.p]).all()
