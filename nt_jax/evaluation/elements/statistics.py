@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import false_discovery_control
 
 LEAST_WINDOWS = 10
-"""Fewer informative windows are not tested."""
+"""A test needs so many windows that hold the class, and so many in which something reached it."""
 FLIPS = 9_999
 """Sign flips of a test: the smallest possible p is 1 / (FLIPS + 1)."""
 REPLICATES = 1_000
@@ -35,7 +35,7 @@ class Enrichment:
     high: Float[np.ndarray, " K"]
     """Upper end."""
     p: Float[np.ndarray, " K"]
-    """Two-sided p of the sign-flip test; NaN where there were too few windows."""
+    """Two-sided p of the sign-flip test; NaN where too few windows had anything to say."""
     informative: Float[np.ndarray, " K"]
     """Windows that have anything observed."""
 
@@ -71,7 +71,10 @@ def enrichment(
     difference[np.abs(difference) <= ROUNDING * total] = 0.0
     informative = (total > 0).sum(axis=0)
     p = np.full(inside.shape[1], np.nan)
-    enough = informative >= LEAST_WINDOWS
+    # Where hardly any window has something inside, nearly all differences are small and negative,
+    # whatever the head does; flipped signs are then no null hypothesis.
+    reached = (inside > 0).sum(axis=0)
+    enough = (informative >= LEAST_WINDOWS) & (reached >= LEAST_WINDOWS)
     p[enough] = sign_flip(difference[:, enough], seed)
     low, high = _interval(inside, hoped, seed)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -52,7 +52,7 @@ def test_p_values_of_nothing_are_uniform_and_agree_with_wilcoxon_on_something():
     rng = np.random.default_rng(0)
     p = sign_flip(rng.normal(size=(60, 400)), seed=1, flips=999)
     assert scipy.stats.kstest(p, "uniform").pvalue > 0.001
-    shifted = rng.normal(0.6, 1.0, (60, 20))
+    shifted = rng.normal(0.3, 1.0, (60, 20))
     ours = sign_flip(shifted, seed=1)
     theirs = scipy.stats.wilcoxon(shifted, axis=0).pvalue
     assert scipy.stats.spearmanr(ours, theirs).statistic > 0.8
@@ -93,6 +93,17 @@ def test_windows_without_anything_observed_and_rounding_are_no_evidence():
     assert np.isnan(found.p[1])
     assert found.informative.tolist() == [12, 8]
     np.testing.assert_allclose(found.ratio, 1, rtol=1e-6)
+
+
+def test_rare_pairs_are_not_tested():
+    """One pair in a hundred windows: 99 differences are negative, and mean nothing."""
+    total, expected = np.full((100, 1), 3.0), np.full(100, 0.01)
+    inside = np.zeros((100, 1))
+    inside[5] = 1.0
+    assert sign_flip(inside - total * expected[:, None], seed=0)[0] < 0.1
+    assert np.isnan(enrichment(inside, total, expected, seed=0).p[0])
+    inside[:10] = 1.0
+    assert np.isfinite(enrichment(inside, total, expected, seed=0).p[0])
 
 
 def test_without_a_window_everything_is_undefined():
