@@ -76,6 +76,7 @@ def analyse(
     return Result(
         checkpoint=checkpoint,
         step=loaded.step,
+        tokens=loaded.tokens,
         fasta=str(fasta),
         annotation=str(annotation),
         settings=settings,

@@ -240,7 +240,11 @@ def _confusion(family: Family) -> str:
 def result_rows(result: Result) -> Iterator[Row]:
     """All numbers in the schema of `results`; heads are part of the method's name."""
     name = pathlib.Path(result.annotation).name
-    common: dict[str, Any] = {"checkpoint": result.checkpoint, "step": result.step}
+    common: dict[str, Any] = {
+        "checkpoint": result.checkpoint,
+        "step": result.step,
+        "tokens": result.tokens,
+    }
     for cell in result.cells:
         measure = "attention"
         if cell.measure == "pairs":

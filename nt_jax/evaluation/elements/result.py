@@ -42,6 +42,8 @@ class Result:
 
     checkpoint: str
     step: int
+    tokens: int
+    """Tokens seen in training; -1 is unknown."""
     fasta: str
     annotation: str
     settings: Settings

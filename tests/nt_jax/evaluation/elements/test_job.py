@@ -76,6 +76,7 @@ def test_tables_rows_text_and_figures_are_written(ran, folder):
     assert ratios[key] == pytest.approx(one["ratio"])
     assert {r.control for r in rows if r.method.endswith("trained")} == {False}
     assert {r.step for r in rows} == {5}
+    assert min(r.tokens for r in rows) > 0
     text = (ran / "attention.md").read_text()
     assert "chr1 of the sequences is read as 1 of the annotation" in text
     for line in text.splitlines():
