@@ -118,6 +118,7 @@ def bars(results: Sequence[Result]) -> str:
             for label in axes.get_xticklabels():
                 label.set_horizontalalignment("right")
         axes.grid(True, axis="y")
+        axes.set_axisbelow(True)
         axes.set_ylabel(_metrics(shown))
         figure.legend(loc="outside lower center", ncols=4)
         return svg(figure)
