@@ -121,14 +121,14 @@ def test_buckets_are_few():
 
 
 def test_the_rows_of_a_batch_are_spread_over_all_devices(loaded: LoadedModel, monkeypatch):
-    pooled, shards = embed._pooled, []
+    pooled, shards = embed.embed_batch, []
 
     def watched(model, params, tokens, *rest):
         shards.append({shard.data.shape for shard in tokens.addressable_shards})
         assert len(tokens.sharding.device_set) == jax.device_count() == 8
         return pooled(model, params, tokens, *rest)
 
-    monkeypatch.setattr(embed, "_pooled", watched)
+    monkeypatch.setattr(embed, "embed_batch", watched)
     found = loaded.embed(["ACGTAC" * 5] * 11)
     assert shards == [{(2, 16)}]
     assert np.ptp(found, axis=0).max() == 0
