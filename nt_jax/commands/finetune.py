@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--learning-rate", type=float, default=None, metavar="R",
-        help="peak rate of Adam; default: ia3 1e-2, lora 1e-3, full 1e-4",
+        help="peak rate of Adam; default: ia3 3e-3, lora 3e-4, full 3e-5",
     )  # fmt: skip
     parser.add_argument("--rank", type=int, default=8, help="rank of LoRA")
     parser.add_argument("--epochs", type=int, default=20, help="most passes over the sequences")

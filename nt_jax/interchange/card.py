@@ -73,6 +73,11 @@ def _training(run: Run, step: int) -> str:
     config, record = run.experiment, run.record
     if "imported_from" in record:
         return f"Imported from `{_public(record['imported_from'])}`; nothing was trained by nt-jax."
+    if "finetuned_from" in record:
+        return (
+            f"The encoder of `{_public(record['finetuned_from'])}`, fine-tuned on a labelled task; "
+            "the head of language modelling is the one from before."
+        )
     length, batch = config.data.sequence_length, config.train.global_batch
     masking, optim = config.masking, config.optim
     facts = [

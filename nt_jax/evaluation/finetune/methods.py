@@ -125,7 +125,7 @@ def _ia3(rank: int) -> Method:
     """Liu et al. 2022 (arXiv:2205.05638): keys, values and the feed-forward's inner activations
     are rescaled by learned vectors that start at one. Keys are scaled before the rotation, which
     is where the vector can be merged into the projection."""
-    return Method("ia3", 1e-2, _on_linear(_scaled), lambda _, name: name == "ia3", _merge_ia3)
+    return Method("ia3", 3e-3, _on_linear(_scaled), lambda _, name: name == "ia3", _merge_ia3)
 
 
 def _merge_lora(rank: int) -> Callable[[Params, Params], Params]:
@@ -154,7 +154,7 @@ def _lora(rank: int) -> Method:
         return y + (ALPHA / rank) * ((x @ a.astype(x.dtype)) @ b.astype(x.dtype))
 
     return Method(
-        "lora", 1e-3, _on_linear(added), lambda _, name: "lora" in name, _merge_lora(rank)
+        "lora", 3e-4, _on_linear(added), lambda _, name: "lora" in name, _merge_lora(rank)
     )
 
 
@@ -162,7 +162,7 @@ def _full(rank: int) -> Method:
     """Every parameter of the encoder."""
     return Method(
         "full",
-        1e-4,
+        3e-5,
         unchanged,
         lambda module, _: module not in _NOT_READ,
         lambda params, trained: hk.data_structures.merge(params, trained),

@@ -83,7 +83,7 @@ class Encoder:
         """Pooled embeddings of token ids, with `trained` in its place."""
         return examples.embed_ids(
             self.model,
-            hk.data_structures.merge(self.frozen, trained),
+            hk.data_structures.merge(self.params, trained),
             ids,
             self.settings.layer,
             pooling=self.settings.pooling,

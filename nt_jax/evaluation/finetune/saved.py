@@ -146,7 +146,10 @@ def load_adapter(
         name = folder / MODEL
     elif checkpoint is not None:
         name = checkpoint
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    devices = jax.devices()
+    # Batches that do not divide over all devices stay on one.
+    used = devices[:1] if settings.batch % len(devices) else devices
+    mesh = sharding.make_mesh(MeshConfig(), used)
     params, _, experiment = restore_on(mesh, name)
     if digest(checksums(params)) != expected:
         raise InputError(

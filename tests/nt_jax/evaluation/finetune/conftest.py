@@ -25,14 +25,14 @@ def make_task(
 ) -> Task:
     """Labels that follow from the base composition, or from nothing when `shuffled`."""
     rng = np.random.default_rng(seed)
-    share = rng.uniform(0.2, 0.8, train + test)
+    share = rng.choice([0.03, 0.35, 0.65, 0.97], train + test)
     weights = np.stack([1 - share, share, share, 1 - share], axis=1) / 2
     sequences = tuple("".join(rng.choice(list("ACGT"), size=BASES, p=p)) for p in weights)
     gc = np.array([(row.count("C") + row.count("G")) / BASES for row in sequences])
     order = rng.permutation(len(gc)) if shuffled else np.arange(len(gc))
     labels = {
-        "classes": (gc > np.median(gc)).astype(np.int64),
-        "multilabel": np.stack([gc > 0.4, gc > 0.6], axis=1),
+        "classes": (share > 0.5).astype(np.int64),
+        "multilabel": np.stack([share > 0.2, share > 0.8], axis=1),
         "values": 5.0 + 20.0 * gc,
     }[kind][order]
     parts = Split(sequences[:train], labels[:train]), Split(sequences[train:], labels[train:])
