@@ -94,7 +94,7 @@ def fit_head(train: Examples, validation: Examples, width: int, objective: Objec
     @jax.value_and_grad
     def penalised(flat: Array, strength: Array) -> Array:
         w, b = flat[:-width].reshape(shape), flat[-width:]
-        return objective.loss(standard @ w + b, targets) + penalty(strength, w)
+        return objective.loss(standard @ w + b, jnp.asarray(targets)) + penalty(strength, w)
 
     def fit(strength: float) -> Head:
         def function(flat: np.ndarray) -> tuple[float, np.ndarray]:
