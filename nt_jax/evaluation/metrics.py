@@ -27,6 +27,8 @@ from sklearn import metrics as reference
 
 REPLICATES = 1000
 _CHUNK = 100
+_WEIGHTS = 1 << 24
+"""Weights held at a time: fewer resamples a chunk where there are many rows."""
 
 Scores = dict[str, float]
 Replicates = dict[str, Float[np.ndarray, " R"]]
@@ -55,9 +57,10 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     count = len(truth)
+    chunk = max(1, min(_CHUNK, _WEIGHTS // count))
     parts = []
-    for start in range(0, replicates, _CHUNK):
-        drawn = rng.integers(count, size=(min(_CHUNK, replicates - start), count))
+    for start in range(0, replicates, chunk):
+        drawn = rng.integers(count, size=(min(chunk, replicates - start), count))
         weights = np.stack([np.bincount(row, minlength=count) for row in drawn])
         parts.append(scorer.weighted(truth, prediction, weights.astype(np.float64)))
     return {name: np.concatenate([part[name] for part in parts]) for name in scorer.names}

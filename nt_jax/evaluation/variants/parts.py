@@ -76,9 +76,13 @@ class Parts:
 
     def _claim(self, key: dict[str, Any]) -> None:
         path = self.folder / _KEY
-        if not path.exists() or not self.count():
+        if not self.count():
             write_atomically(path, json.dumps(key, indent=1) + "\n")
             return
+        if not path.exists():
+            raise InputError(
+                f"{self.folder}: parts without {_KEY}, of no one knows what; delete it"
+            )
         stored = json.loads(path.read_text())
         for name in {**key, **stored}:
             if stored.get(name) != key.get(name):

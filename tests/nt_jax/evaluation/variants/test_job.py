@@ -355,6 +355,11 @@ def test_parts_of_another_call_are_never_mixed(tmp_path, base_options, capsys, m
         error = capsys.readouterr().err
         assert f"holds parts of a call with another {name} (" in error
         assert "or delete the folder to start anew" in error
+    key = out.with_name(f"{out.name}.parts") / "key.json"
+    hidden = key.rename(tmp_path / "key.json")
+    assert score(*base_options, "--vcf", vcf, "--out", out) == 2
+    assert "parts without key.json" in capsys.readouterr().err
+    hidden.rename(key)
     # Where the variants lie is no matter, what they are is.
     moved = vcf.rename(tmp_path / "moved.vcf")
     assert score(*base_options, "--vcf", moved, "--out", out) == 0
