@@ -96,7 +96,8 @@ def save_adapter(
     """Writes the two files; returns the bytes of the tensors' file."""
     stored = {} if encoder.method.name == "full" else trained
     tensors = {path: np.ascontiguousarray(x) for path, x in named({**stored, HEAD: dict(head)})}
-    content = safetensors_bytes(tensors, {"format": FORMAT, "version": str(VERSION)})
+    # One entry: the library writes several in an order that changes from process to process.
+    content = safetensors_bytes(tensors, {"format": f"{FORMAT}/{VERSION}"})
     write_atomically(folder / ADAPTER, content)
     described = {
         "format": FORMAT,

@@ -79,7 +79,8 @@ def test_killed_anywhere_and_started_again_it_gives_the_same_bits(checkpoint, fo
     arguments = finetuning(checkpoint, folder, killed, *settings)
     codes = [interrupt(arguments, killed, *pair) for pair in zip(moments, signals, strict=True)]
     assert codes[:2] == [-signal.SIGKILL] * 2
-    assert codes[2] in (0, 75)
+    # Before its handler stands, SIGTERM ends a process like any other.
+    assert codes[2] in (0, 75, -signal.SIGTERM)
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     for name in FILES:
