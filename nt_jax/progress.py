@@ -1,13 +1,19 @@
-"""How far a long job is: a function that is told (bytes done, bytes in all) again and again."""
+"""How far a long job is: lines for people, and a function that is told (done, in all)."""
 
 import contextlib
 import pathlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 Progress = Callable[[int, int], None]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def say(text: str) -> None:
+    """Progress for people: a line on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def silent(done: int, total: int) -> None:

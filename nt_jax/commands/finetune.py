@@ -7,7 +7,6 @@ import pathlib
 from nt_jax.commands import options as common
 
 METHODS = ("ia3", "lora", "full", "head")
-PREEMPTED = 75
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +87,6 @@ def run(options: argparse.Namespace) -> int | None:
         mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor),
     )
     if result is None:
-        return PREEMPTED
+        return common.PREEMPTED
     print(json.dumps(result, indent=1) if options.json else format_result(result))
     return None

@@ -2,9 +2,19 @@
 
 import argparse
 import pathlib
+import signal
+import sys
 from collections.abc import Sequence
 
 from nt_jax.errors import InputError
+
+PREEMPTED = 75
+"""Exit code of a command that a signal stopped and that goes on when it is run again."""
+
+
+def end_on_sigterm() -> None:
+    """For commands whose finished work is on disk at any moment: there is nothing to save."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
 
 
 def flat(groups: Sequence[Sequence[str]]) -> list[str]:

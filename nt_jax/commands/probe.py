@@ -2,12 +2,8 @@
 
 import argparse
 import pathlib
-import signal
-import sys
 
 from nt_jax.commands import options as common
-
-PREEMPTED = 75
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from nt_jax.evaluation.probe import probe
 
     if options.follow:
-        # What is done is on disk, so there is nothing to save.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
+        common.end_on_sigterm()
     (follow if options.follow else probe)(
         options.checkpoint,
         common.flat(options.task),

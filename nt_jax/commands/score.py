@@ -3,14 +3,10 @@
 import argparse
 import json
 import pathlib
-import signal
-import sys
 from typing import Any
 
 from nt_jax.commands import options as common
 from nt_jax.commands.bars import count_bar
-
-PREEMPTED = 75
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers", default="", help="of the distances, 1-based; default: the middle and the last"
     )
-    parser.add_argument(
-        "--pooling", choices=("mean", "max", "cls"), default="mean", help="over the window"
-    )
+    common.pooling(parser)
     parser.add_argument(
         "--label", default=None, metavar="NAME[<X|>X|=TEXT]",
         help="INFO field or column: measured effects, or two classes; rank the scores by it",
@@ -52,13 +46,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the outputs and prints what was scored, what was not, and the labelled set."""
-    # What is done is on disk, so there is nothing to save.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
+    common.end_on_sigterm()
     from nt_jax import runtime
 
     runtime.configure()
     # Again: an accelerator's library may have put a handler of its own in its place.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(PREEMPTED))
+    common.end_on_sigterm()
     from nt_jax.evaluation.variants.job import score
 
     with count_bar("records") as progress:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from nt_jax.evaluation import metrics, search
 from nt_jax.evaluation.baselines import KMERS, kmer_frequencies
@@ -32,7 +31,6 @@ from nt_jax.evaluation.tasks import Fold, Task
 
 CNN = "CNN"
 Say = Callable[[str], None]
-Replicates = dict[str, Float[np.ndarray, " R"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,25 +94,20 @@ def compare(
         folds=folds,
         seed=settings.seed,
     )
-    families, replicates = [], {}
+    families, measured = [], []
     for source in _sources(loaded, task.name, sequences, problem, settings, cache, say):
         if source.constant is None:
             fits = source.fit()
         else:
             key = {"task": task.fingerprint, "settings": dataclasses.asdict(settings)}
             fits = kept_fits(out, {"family": source.name, "of": source.constant, **key}, source.fit)
-        family, replicates[source.name] = _family(source, fits, problem, settings)
+        family, scores = _family(source, fits, problem, settings)
         families.append(family)
-    trained = families[0]
-    differences = []
-    for other in families[1:]:
-        entry: dict[str, Any] = {"against": other["name"]}
-        for metric in metrics.SCORERS[task.kind].names:
-            ours, theirs = (family["chosen"][metric]["value"] for family in (trained, other))
-            gap = np.nan if ours is None or theirs is None else ours - theirs
-            paired = replicates[trained["name"]][metric] - replicates[other["name"]][metric]
-            entry[metric] = _score(gap, *metrics.interval(paired))
-        differences.append(entry)
+        measured.append(scores)
+    differences = [
+        {"against": family["name"], **metrics.differences(measured[0], scores)}
+        for family, scores in zip(families[1:], measured[1:], strict=True)
+    ]
     return {"families": families, "differences": differences}
 
 
@@ -173,16 +166,16 @@ def _sources(
 
 def _family(
     source: _Source, fits: Fits, problem: Problem, settings: ProbeSettings
-) -> tuple[dict[str, Any], Replicates]:
-    """Scores of all variants, and of the one chosen within training; its bootstrap replicates."""
+) -> tuple[dict[str, Any], metrics.Measured]:
+    """Scores of all variants, and those of the one chosen within training."""
     folds, scorer = problem.folds, metrics.SCORERS[problem.kind]
     inner = {variant: [fit.inner for fit in row] for variant, row in fits.items()}
     best = [max(inner, key=lambda variant: inner[variant][fold]) for fold in range(len(folds))]
     chosen = search.join(folds, [fits[v][fold] for fold, v in enumerate(best)])
-    scored, replicates = _scored(problem, chosen, settings)
+    measured = _measured(problem, chosen, settings)
     variants = []
     for variant, row in fits.items():
-        entry, _ = _scored(problem, search.join(folds, row), settings)
+        entry = _measured(problem, search.join(folds, row), settings).entries
         by_fold = [
             scorer.scores(problem.truth[fold.test], fit.prediction)
             for fold, fit in zip(folds, row, strict=True)
@@ -202,26 +195,19 @@ def _family(
     family = {
         "name": source.name,
         "unit": source.unit,
-        "chosen": {source.unit: best, **scored},
+        "chosen": {source.unit: best, **measured.entries},
         "variants": variants,
     }
-    return family, replicates
+    return family, measured
 
 
-def _scored(
+def _measured(
     problem: Problem, prediction: np.ndarray, settings: ProbeSettings
-) -> tuple[dict[str, Any], Replicates]:
-    scorer = metrics.SCORERS[problem.kind]
+) -> metrics.Measured:
     truth = problem.truth[search.held_out_rows(problem.folds)]
-    values = scorer.scores(truth, prediction)
+    scorer = metrics.SCORERS[problem.kind]
     # The same seed for all: resamples are shared, differences are paired.
-    replicates = metrics.bootstrap(scorer, truth, prediction, settings.seed, settings.replicates)
-    scored = {name: _score(values[name], *metrics.interval(replicates[name])) for name in values}
-    return scored, replicates
-
-
-def _score(value: float, low: float, high: float) -> dict[str, float | None]:
-    return {"value": _finite(value), "low": _finite(low), "high": _finite(high)}
+    return metrics.measure(scorer, truth, prediction, settings.seed, settings.replicates)
 
 
 def _finite(number: float) -> float | None:

@@ -8,8 +8,9 @@ from typing import Any
 from nt_jax.checkpoint import FOLDER, committed_steps, parse_checkpoint
 from nt_jax.errors import InputError
 from nt_jax.evaluation.loading import load
-from nt_jax.evaluation.probe import probe_model, say
+from nt_jax.evaluation.probe import probe_model
 from nt_jax.evaluation.tasks.find import find_task
+from nt_jax.progress import say
 from nt_jax.workdir import CONFIG, DONE
 
 SECONDS_BETWEEN_LOOKS = 5.0

@@ -31,6 +31,8 @@ _WEIGHTS = 1 << 24
 """Weights held at a time: fewer resamples a chunk where there are many rows."""
 
 Scores = dict[str, float]
+Entry = dict[str, float | None]
+"""`value`, `low` and `high`; None where undefined, as JSON has no NaN."""
 Replicates = dict[str, Float[np.ndarray, " R"]]
 
 
@@ -73,6 +75,41 @@ def interval(replicates: Float[np.ndarray, " R"]) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+class Measured(NamedTuple):
+    """Scores of one prediction with their intervals, and the replicates behind them."""
+
+    entries: dict[str, Entry]
+    replicates: Replicates
+
+
+def measure(
+    scorer: Scorer,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    seed: int,
+    replicates: int = REPLICATES,
+) -> Measured:
+    """All scores; with one seed for several predictions their differences are paired."""
+    values = scorer.scores(truth, prediction)
+    drawn = bootstrap(scorer, truth, prediction, seed, replicates)
+    return Measured({name: _entry(values[name], drawn[name]) for name in scorer.names}, drawn)
+
+
+def differences(ours: Measured, theirs: Measured) -> dict[str, Entry]:
+    """Ours minus theirs for every score, with the interval of the paired resamples."""
+    found = {}
+    for name, drawn in ours.replicates.items():
+        first, second = ours.entries[name]["value"], theirs.entries[name]["value"]
+        gap = np.nan if first is None or second is None else first - second
+        found[name] = _entry(gap, drawn - theirs.replicates[name])
+    return found
+
+
+def _entry(value: float, replicates: Float[np.ndarray, " R"]) -> Entry:
+    numbers = zip(("value", "low", "high"), (value, *interval(replicates)), strict=True)
+    return {name: float(x) if np.isfinite(x) else None for name, x in numbers}
 
 
 def class_scores(labels: Int[np.ndarray, " N"], probabilities: Float[np.ndarray, "N C"]) -> Scores:

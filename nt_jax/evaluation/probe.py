@@ -7,7 +7,6 @@ OUT/probe.json, task by task; probe.md, probe.png and the tidy results.parquet a
 import dataclasses
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +28,7 @@ from nt_jax.evaluation.summary import RESULTS, overview, read_results, tidy, to_
 from nt_jax.evaluation.tasks import Fold, Split, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.files import owning, write_atomically
+from nt_jax.progress import say
 
 TABLES, FIGURE, TIDY = "probe.md", "probe.png", "results.parquet"
 EMBEDDINGS = "embeddings"
@@ -40,11 +40,6 @@ def default_layers(num_layers: int) -> tuple[int, ...]:
     """All layers of a model of up to 12, else 10 evenly spread ones with the first and the last."""
     count = num_layers if num_layers <= ALL_LAYERS_UP_TO else DEFAULT_LAYERS
     return tuple(int(layer) for layer in np.linspace(1, num_layers, count).round())
-
-
-def say(text: str) -> None:
-    """Progress for people: a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def probe(

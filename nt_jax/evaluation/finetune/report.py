@@ -95,26 +95,14 @@ def format_result(result: Result) -> str:
 def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Result:
     task, settings = about.task, about.settings
     scorer = metrics.SCORERS[task.kind]
-    scored, replicates = [], []
-    for family in families:
-        values = scorer.scores(about.labels, family.predictions)
-        # The same seed for all: resamples are shared, differences are paired.
-        found = metrics.bootstrap(scorer, about.labels, family.predictions, settings.seed)
-        scored.append(values)
-        replicates.append(found)
+    # The same seed for all: resamples are shared, differences are paired.
+    measured = [
+        metrics.measure(scorer, about.labels, family.predictions, settings.seed)
+        for family in families
+    ]
     differences = [
-        {
-            "against": family.name,
-            "scores": {
-                name: _score(
-                    scored[0][name] - scored[number][name],
-                    replicates[0][name] - replicates[number][name],
-                )
-                for name in scorer.names
-            },
-        }
-        for number, family in enumerate(families)
-        if number
+        {"against": family.name, "scores": metrics.differences(measured[0], scores)}
+        for family, scores in zip(families[1:], measured[1:], strict=True)
     ]
     return {
         "checkpoint": about.checkpoint,
@@ -140,9 +128,9 @@ def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Resu
             {
                 "name": family.name,
                 "control": family.control,
-                "scores": {name: _score(values[name], found[name]) for name in scorer.names},
+                "scores": scores.entries,
             }
-            for family, values, found in zip(families, scored, replicates, strict=True)
+            for family, scores in zip(families, measured, strict=True)
         ],
         "differences": differences,
         "curves": [read_metrics(folder) for folder in _folders(out)],
@@ -152,13 +140,6 @@ def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Resu
 def _folders(out: pathlib.Path) -> list[pathlib.Path]:
     folds = sorted(out.glob("fold_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))
     return folds or [out]
-
-
-def _score(value: float, replicates: np.ndarray) -> dict[str, float | None]:
-    """JSON has no NaN: an undefined score is null."""
-    low, high = metrics.interval(replicates)
-    entry = {"value": float(value), "low": low, "high": high}
-    return {key: number if np.isfinite(number) else None for key, number in entry.items()}
 
 
 def _rows(result: Result) -> list[Row]:

@@ -14,7 +14,6 @@ that is written into one, and marks it as finished.
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -48,17 +47,13 @@ from nt_jax.evaluation.tasks import Fold, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.files import owning, write_atomically
 from nt_jax.model.factory import Params
+from nt_jax.progress import say
 from nt_jax.runtime import StopSignal
 
 CONFIG, HELD_OUT = "finetune.json", "held_out.npz"
 RANDOM = "random_init"
 
 Say = Callable[[str], None]
-
-
-def say(text: str) -> None:
-    """Progress for people: a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 class _Stopped(Exception):

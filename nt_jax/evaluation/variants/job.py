@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import pathlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +21,9 @@ from jaxtyping import Float
 
 from nt_jax import workdir
 from nt_jax.checkpoint import parse_checkpoint
-from nt_jax.checksums import checksums
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embed import Pooling
+from nt_jax.evaluation.embeddings import parameters_digest
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
 from nt_jax.evaluation.variants import controls, haplotypes, labelled, output, scores
 from nt_jax.evaluation.variants.haplotypes import Reason
@@ -33,7 +32,7 @@ from nt_jax.evaluation.variants.parts import Parts
 from nt_jax.evaluation.variants.reading import Site, Source, open_vcf
 from nt_jax.evaluation.variants.reference import Reference, open_reference
 from nt_jax.evaluation.variants.tables import open_table
-from nt_jax.progress import Progress, silent
+from nt_jax.progress import Progress, say, silent
 
 CHUNK = 512
 """Records of a part."""
@@ -90,11 +89,6 @@ class Job:
 def default_layers(num_layers: int) -> tuple[int, ...]:
     """The middle layer and the last."""
     return tuple(sorted({max(1, num_layers // 2), num_layers}))
-
-
-def say(text: str) -> None:
-    """A line for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def score(
@@ -183,13 +177,12 @@ def _key(
     loaded: LoadedModel, settings: Settings, source: Source, fasta: pathlib.Path
 ) -> dict[str, Any]:
     """All that the scores depend on; JSON."""
-    parameters = json.dumps(checksums(loaded.params), sort_keys=True)
     plain = dataclasses.asdict(dataclasses.replace(settings, label=None))
     return json.loads(
         json.dumps(
             {
                 "definitions": _DEFINITIONS,
-                "parameters": hashlib.sha256(parameters.encode()).hexdigest(),
+                "parameters": parameters_digest(loaded),
                 "tokenizer": dataclasses.asdict(loaded.config.tokenizer),
                 **plain,
                 "label": str(settings.label) if settings.label else None,

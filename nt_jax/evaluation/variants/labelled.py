@@ -112,27 +112,14 @@ def _measured(
     score: Float[np.ndarray, " N"],
     positive: float,
     seed: int,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, metrics.Entry]:
     """{metric: {value, low, high}}."""
-    if kind == RANKING:
-        return _with_intervals(kind, truth == positive, score, seed)
-    signed = _with_intervals(kind, truth, score, seed)
-    sizes = _with_intervals(kind, np.abs(truth), score, seed)
-    return signed | {ABSOLUTE + name: entry for name, entry in sizes.items()}
-
-
-def _with_intervals(
-    kind: str, truth: np.ndarray, score: Float[np.ndarray, " N"], seed: int
-) -> dict[str, dict[str, float | None]]:
     scorer = metrics.SCORERS[kind]
-    values = scorer.scores(truth, score)
-    drawn = metrics.bootstrap(scorer, truth, score, seed)
-    result = {}
-    for name in scorer.names:
-        low, high = metrics.interval(drawn[name])
-        entry = {"value": values[name], "low": low, "high": high}
-        result[name] = {key: v if np.isfinite(v) else None for key, v in entry.items()}
-    return result
+    if kind == RANKING:
+        return metrics.measure(scorer, truth == positive, score, seed).entries
+    signed = metrics.measure(scorer, truth, score, seed).entries
+    sizes = metrics.measure(scorer, np.abs(truth), score, seed).entries
+    return signed | {ABSOLUTE + name: entry for name, entry in sizes.items()}
 
 
 def _column(parts: Parts, name: str) -> Float[np.ndarray, " N"]:

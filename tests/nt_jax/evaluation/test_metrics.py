@@ -155,3 +155,19 @@ def test_the_same_seed_pairs_two_predictions():
 def test_interval_leaves_out_resamples_without_a_value():
     values = np.array([np.nan, *np.linspace(0, 1, 1001)])
     assert metrics.interval(values) == pytest.approx((0.025, 0.975))
+
+
+def test_differences_are_those_of_the_paired_replicates():
+    scorer, labels, probabilities = example("classes", 3, 60)
+    other = probabilities[:, ::-1]
+    ours, theirs = (metrics.measure(scorer, labels, p, 4, 50) for p in (probabilities, other))
+    found = metrics.differences(ours, theirs)
+    for name in scorer.names:
+        drawn = [metrics.bootstrap(scorer, labels, p, 4, 50)[name] for p in (probabilities, other)]
+        low, high = metrics.interval(drawn[0] - drawn[1])
+        value = scorer.scores(labels, probabilities)[name] - scorer.scores(labels, other)[name]
+        assert found[name] == pytest.approx({"value": value, "low": low, "high": high})
+    nothing = metrics.measure(scorer, np.zeros(60, np.int64), probabilities, 4, 50)
+    undefined = {"value": None, "low": None, "high": None}
+    assert nothing.entries["auroc"] == undefined
+    assert metrics.differences(ours, nothing)["auroc"] == undefined
