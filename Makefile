@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 DEMO := demo
+# Tests run side by side; on a larger machine: make test JOBS=8
+JOBS := 2
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: install demo test test-fast lint bench lock clean
 
@@ -30,10 +33,10 @@ demo: install
 	@printf '            $(BIN)/nt-jax pretrain nt_v2_nano --data mydata --workdir myrun\n'
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
