@@ -31,8 +31,8 @@ TOLERANCE = 1e-6
 
 TITLE = """# Probe: the device's search and scikit-learn's
 
-MCC of both nested searches on the same embeddings and folds. C: for how many folds both chose the same.
-Time ratio: scikit-learn's seconds by the device's, on the machine that made this table.
+MCC of both nested searches on the same embeddings and folds. C: for how many folds both chose the
+same. Time ratio: scikit-learn's seconds by the device's, on the machine that made this table.
 """
 
 
