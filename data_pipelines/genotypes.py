@@ -10,7 +10,7 @@ import enum
 import heapq
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import cyvcf2
@@ -107,12 +107,34 @@ def open_panel(
     for name in (*(samples or ()), *exclude):
         if name not in there:
             raise InputError(
-                f"{path}: no sample is named {name}{nearest(name, there)}; the file has {len(there):,}"
+                f"{path}: none of its {len(there):,} samples is named {name}{nearest(name, there)}"
             )
     chosen = [s for s in there if (samples is None or s in samples) and s not in exclude]
     if not chosen:
         raise InputError(f"{path}: no sample is left; exclude fewer")
     return Panel(path, tuple(chosen), **options)
+
+
+class Reference:
+    """Contigs by name, those of one name at a time in memory."""
+
+    def __init__(self, names: Collection[str], read: Callable[[], Iterable[Contig]]) -> None:
+        self.names = frozenset(names)
+        self._read = read
+        self._held: tuple[str, list[Contig]] = ("", [])
+
+    def pieces(self, name: str) -> list[Contig]:
+        """The contig, or the pieces of it that there are; empty when there is none."""
+        if name not in self.names:
+            return []
+        if self._held[0] != name:
+            self._held = ("", [])
+            self._held = (name, self._found(name))
+        return self._held[1]
+
+    def _found(self, name: str) -> list[Contig]:
+        # Pieces of one contig may stand apart from one another: the whole file is looked through.
+        return [contig for contig in self._read() if contig.name == name]
 
 
 class _Site(NamedTuple):
@@ -129,7 +151,7 @@ class _Site(NamedTuple):
 
 
 def read_alleles(
-    panel: Panel, contigs: Mapping[str, Contig], counts: Counts
+    panel: Panel, reference: Reference, counts: Counts
 ) -> Iterator[tuple[str, Allele]]:
     """Alleles by contig, sorted by start, such that no haplotype carries two that conflict.
 
@@ -140,7 +162,7 @@ def read_alleles(
 
     Args:
         panel: file and samples.
-        contigs: the reference by name.
+        reference: what the alleles are changes of.
         counts: gets what was read and skipped.
 
     Raises InputError for a file that is not sorted, has another ploidy than 1 or 2, is damaged, has
@@ -156,13 +178,12 @@ def read_alleles(
         if site.contig != contig:
             yield from _settled(waiting, None, contig, free, panel, counts)
             contig, free = site.contig, _Free(panel.haplotypes)
-        reference = contigs.get(site.contig)
-        if reference is None:
-            _refuse_other_name(panel.path, site.contig, contigs)
+        if site.contig not in reference.names:
+            _refuse_other_name(panel.path, site.contig, reference.names)
             counts.skipped[Skipped.ABSENT] += 1
             continue
         matched = True
-        if not _agrees(panel, site, reference, counts):
+        if not _agrees(panel, site, reference.pieces(site.contig), counts):
             continue
         yield from _settled(waiting, site.start, contig, free, panel, counts)
         for allele in _alleles(panel, site, counts):
@@ -173,7 +194,7 @@ def read_alleles(
     yield from _settled(waiting, None, contig, free, panel, counts)
     if counts.records and not matched:
         raise InputError(
-            f"{panel.path}: none of its contigs is in the reference ({_some(contigs)}); "
+            f"{panel.path}: none of its contigs is in the reference ({_some(reference.names)}); "
             "give the reference it was called on"
         )
 
@@ -220,23 +241,26 @@ def _settled(
             yield contig, allele._replace(carriers=mine)
 
 
-def _agrees(panel: Panel, site: _Site, contig: Contig, counts: Counts) -> bool:
+def _agrees(panel: Panel, site: _Site, pieces: Sequence[Contig], counts: Counts) -> bool:
     """Whether REF is what the reference has there."""
-    first = site.start - contig.start
-    there = contig.bases[max(0, first) : max(0, first + len(site.ref))].tobytes().decode()
-    if first < 0 or len(there) < len(site.ref):
+    for contig in pieces:
+        first = site.start - contig.start
+        if first >= 0 and first + len(site.ref) <= len(contig.bases):
+            break
+    else:
         counts.skipped[Skipped.OUTSIDE] += 1
         return False
-    if any(a != b and b != "N" for a, b in zip(site.ref, there, strict=True)):
-        if panel.skip_mismatches:
-            counts.skipped[Skipped.MISMATCH] += 1
-            return False
-        raise InputError(
-            f"{panel.path}: record {site.number}, {site.contig}:{site.start + 1}: REF is "
-            f"{site.ref[:20]}, the reference has {there[:20]}; give the reference it was called on, "
-            "or skip such records"
-        )
-    return True
+    there = contig.bases[first : first + len(site.ref)].tobytes().decode()
+    if there == site.ref or all(b in (a, "N") for a, b in zip(site.ref, there, strict=True)):
+        return True
+    if panel.skip_mismatches:
+        counts.skipped[Skipped.MISMATCH] += 1
+        return False
+    raise InputError(
+        f"{panel.path}: record {site.number}, {site.contig}:{site.start + 1}: REF is "
+        f"{site.ref[:20]}, the reference has {there[:20]}; give the reference it was called on, "
+        "or skip such records"
+    )
 
 
 def _alleles(panel: Panel, site: _Site, counts: Counts) -> Iterator[Allele]:
@@ -279,7 +303,7 @@ def _reader(path: pathlib.Path, samples: Sequence[str] | None = None) -> cyvcf2.
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         return cyvcf2.VCF(os.fspath(path), lazy=True, samples=samples and list(samples))
-    except (OSError, ValueError, Exception) as error:
+    except Exception as error:  # cyvcf2 raises nothing narrower
         raise InputError(f"{path}: no VCF or BCF file ({error})") from None
 
 
@@ -296,14 +320,14 @@ def _sites(panel: Panel) -> Iterator[_Site]:
                 record = next(records)
             except StopIteration:
                 return
-            except Exception as error:
+            except Exception as error:  # cyvcf2 raises nothing narrower
                 raise InputError(
                     f"{panel.path}: damaged behind record {number} ({error}); copy or download it "
                     "again"
                 ) from None
             number += 1
             place = f"{panel.path}: record {number}, {record.CHROM}:{record.start + 1}"
-            if record.CHROM != contig:
+            if contig != record.CHROM:
                 if record.CHROM in done:
                     raise InputError(f"{place}: {record.CHROM} comes twice; sort the file")
                 done.add(record.CHROM)
@@ -328,9 +352,9 @@ def _sites(panel: Panel) -> Iterator[_Site]:
         reader.close()
 
 
-def _refuse_other_name(path: pathlib.Path, name: str, contigs: Mapping[str, Contig]) -> None:
+def _refuse_other_name(path: pathlib.Path, name: str, known: Collection[str]) -> None:
     """Raises InputError when the reference has the contig with or without `chr`."""
-    for other in contigs:
+    for other in known:
         if bare(other).lower() == bare(name).lower():
             raise InputError(
                 f"{path}: its contig {name} is {other} in the reference; rename one of them "
@@ -339,4 +363,4 @@ def _refuse_other_name(path: pathlib.Path, name: str, contigs: Mapping[str, Cont
 
 
 def _some(names: Collection[str], most: int = 5) -> str:
-    return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(sorted(names)[:most]) + (", ..." if len(names) > most else "")

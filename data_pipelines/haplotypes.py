@@ -39,11 +39,6 @@ class Allele(NamedTuple):
         """Behind the last base that is replaced."""
         return self.start + self.length
 
-    @property
-    def shortens(self) -> int:
-        """Bases by which a haplotype gets shorter; 0 for those that do not shorten it."""
-        return max(0, self.length - len(self.alt))
-
 
 class Change(NamedTuple):
     """An allele of one haplotype."""
@@ -74,29 +69,77 @@ def trim(start: int, ref: str, alt: str) -> tuple[int, str, str]:
     return start, ref[: len(ref) - tail], alt[: len(alt) - tail]
 
 
-def pack(alleles: Sequence[Allele], origin: int, haplotypes: int) -> bytes:
-    """The alleles as bytes, their starts counted from `origin`; rare ones as lists, others as bits.
+class Alleles(NamedTuple):
+    """Alleles of a contig as arrays, sorted by start; slices of them are views.
+
+    No haplotype carries two that conflict. `alt_ends` and `carrier_ends` say where in `alt` and
+    `carriers` the part of an allele ends; that of the first begins at 0.
+    """
+
+    start: np.ndarray
+    """int64[alleles]."""
+    length: np.ndarray
+    """int64[alleles]: bases replaced."""
+    alt_ends: np.ndarray
+    """int64[alleles]."""
+    carrier_ends: np.ndarray
+    """int64[alleles]."""
+    alt: np.ndarray
+    """uint8[bases], ASCII."""
+    carriers: np.ndarray
+    """Haplotype numbers, ascending for each allele: uint16, or uint32 where they do not fit."""
+
+    @classmethod
+    def of(cls, alleles: Sequence[Allele], haplotypes: int) -> "Alleles":
+        """From single ones, sorted."""
+        carriers = [allele.carriers for allele in alleles]
+        return cls(
+            np.array([allele.start for allele in alleles], np.int64),
+            np.array([allele.length for allele in alleles], np.int64),
+            np.cumsum([len(allele.alt) for allele in alleles], dtype=np.int64),
+            np.cumsum([len(own) for own in carriers], dtype=np.int64),
+            np.frombuffer(b"".join(allele.alt for allele in alleles), np.uint8),
+            np.concatenate([*carriers, np.zeros(0)]).astype(number_type(haplotypes)),
+        )
+
+
+def pack(alleles: Alleles, first: int, end: int, origin: int, haplotypes: int) -> bytes:
+    """Alleles `first` to `end` as bytes, their starts counted from `origin`.
 
     Little-endian: number of alleles and of haplotypes; one uint32 an allele of each start, length,
-    bases of ALT and carriers; ALT bases; bits of the common alleles; carriers of the rare ones.
+    bases of ALT and carriers; ALT bases; the carriers of common alleles, one bit a haplotype; those
+    of rare ones as numbers.
     """
-    number = _number(haplotypes)
+    alt_ends = _part(alleles.alt_ends, first, end)
+    carrier_ends = _part(alleles.carrier_ends, first, end)
+    counts = np.diff(carrier_ends)
     row = -(-haplotypes // 8)
-    columns = np.empty((len(_COLUMNS), len(alleles)), "<u4")
-    alts, bits, lists = [], [], []
-    for i, allele in enumerate(alleles):
-        rare = len(allele.carriers) * number.itemsize < row
-        count = len(allele.carriers) if rare else _PACKED
-        columns[:, i] = allele.start - origin, allele.length, len(allele.alt), count
-        alts.append(allele.alt)
-        if rare:
-            lists.append(allele.carriers.astype(number).tobytes())
-        else:
+    common = counts * alleles.carriers.itemsize >= row
+    columns = np.stack(
+        [
+            alleles.start[first:end] - origin,
+            alleles.length[first:end],
+            np.diff(alt_ends),
+            np.where(common, _PACKED, counts),
+        ]
+    )
+    bits, lists = [], []
+    for low, high, many in zip(carrier_ends[:-1], carrier_ends[1:], common, strict=True):
+        own = alleles.carriers[low:high]
+        if many:
             carries = np.zeros(haplotypes, bool)
-            carries[allele.carriers] = True
+            carries[own] = True
             bits.append(np.packbits(carries, bitorder="little").tobytes())
-    head = _HEAD.pack(len(alleles), haplotypes)
-    return b"".join([head, columns.tobytes(), *alts, *bits, *lists])
+        else:
+            lists.append(own.tobytes())
+    head = _HEAD.pack(end - first, haplotypes)
+    alts = alleles.alt[alt_ends[0] : alt_ends[-1]].tobytes()
+    return b"".join([head, columns.astype("<u4").tobytes(), alts, *bits, *lists])
+
+
+def _part(ends: np.ndarray, first: int, end: int) -> np.ndarray:
+    """int64[end - first + 1]: where the parts of the alleles begin, and the last one ends."""
+    return np.concatenate([ends[first - 1 : first] if first else [0], ends[first:end]])
 
 
 def carried(packed: bytes, haplotype: int) -> list[Change]:
@@ -123,7 +166,7 @@ def carried(packed: bytes, haplotype: int) -> list[Change]:
     column = np.frombuffer(packed, np.uint8, len(common) * row, at)[haplotype >> 3 :: row]
     mine = [common[(column >> (haplotype & 7) & 1).astype(bool)]]
     at += len(common) * row
-    ids = np.frombuffer(packed, _number(haplotypes), -1, at)
+    ids = np.frombuffer(packed, number_type(haplotypes), -1, at)
     hits = np.flatnonzero(ids == haplotype)
     if len(hits):
         ends = np.cumsum(carriers[rare], dtype=np.int64)
@@ -193,51 +236,57 @@ def reference_position(changes: Sequence[Change], index: int) -> int:
     return at + index - size
 
 
-class Stretch(NamedTuple):
-    """How much of a contig a window of any haplotype needs, and the alleles on it."""
+class Stretches(NamedTuple):
+    """How much of a contig each window needs so that every haplotype has it in full length."""
 
-    start: int
-    end: int
-    alleles: Sequence[Allele]
+    start: np.ndarray
+    """int64[windows]: first base of the contig that is needed."""
+    end: np.ndarray
+    """int64[windows]."""
+    first: np.ndarray
+    """int64[windows]: first of the alleles that touch the stretch."""
+    last: np.ndarray
+    """int64[windows]: behind the last of them."""
 
 
-def stretch(
-    alleles: Sequence[Allele], start: int, length: int, contig: tuple[int, int], haplotypes: int
-) -> Stretch:
-    """The shortest stretch that gives every haplotype `length` bases from `start` on.
+def stretches(
+    alleles: Alleles, starts: np.ndarray, length: int, contig: tuple[int, int]
+) -> Stretches:
+    """The stretch of every window.
 
     It reaches to the left as far as an allele does that reaches into the window, and to the right
-    as far as the haplotype with the most deleted bases needs; what the contig does not have on the
-    right is taken on the left.
+    by as many bases as all alleles together delete, so that the haplotype with the most deletions
+    finds enough. What the contig does not have on the right is taken on the left.
 
     Args:
-        alleles: of the contig, sorted by start and free of conflicts.
-        start: first base of the window.
-        length: of the window.
-        contig: first base and end of the contig.
-        haplotypes: how many there are.
+        alleles: of the contig.
+        starts: int64[windows], coordinates of the windows' first bases.
+        length: bases of a window.
+        contig: coordinates of the contig's first base and of its end.
     """
-    starts = np.array([allele.start for allele in alleles], np.int64)
-    # How far left of a base an allele may start that replaces it.
-    longest = max((allele.length for allele in alleles), default=0)
-    low, high = start, min(start + length, contig[1])
+    ends = alleles.start + alleles.length
+    deleted = np.maximum(0, alleles.length - np.diff(alleles.alt_ends, prepend=0))
+    behind = np.concatenate([[0], np.cumsum(deleted)])
+    # The end of the allele that reaches furthest, of the first i.
+    reach = np.concatenate([[contig[0]], np.maximum.accumulate(ends)])
+    bases = np.append(alleles.start, contig[1])
+    low, high = starts, np.minimum(starts + length, contig[1])
     while True:
-        first, last = np.searchsorted(starts, [low - longest, high])
-        own = [a for a in alleles[first:last] if a.start >= low or a.end > low]
-        shorter = np.zeros(haplotypes, np.int64)
-        for allele in own:
-            if allele.shortens:
-                shorter[allele.carriers] += allele.shortens
-        needed = length + int(shorter.max(initial=0))
-        ends = max([high, start + needed, *(allele.end for allele in own)])
-        begins = min([low, *(allele.start for allele in own)])
-        if ends > contig[1]:
-            ends, begins = contig[1], max(min(begins, contig[1] - needed), contig[0])
-        if (begins, ends) == (low, high):
-            return Stretch(low, high, own)
-        low, high = begins, ends
+        first = np.searchsorted(reach[1:], low, side="right")
+        # An insertion in front of the first base touches the stretch as well.
+        first = np.minimum(first, np.searchsorted(alleles.start, low))
+        last = np.maximum(first, np.searchsorted(alleles.start, high))
+        needed = length + behind[last] - behind[first]
+        new_high = np.maximum(np.maximum(high, starts + needed), reach[last])
+        new_low = np.minimum(low, bases[first])
+        short = new_high > contig[1]
+        new_low[short] = np.minimum(new_low, contig[1] - needed)[short]
+        new_low, new_high = np.maximum(new_low, contig[0]), np.minimum(new_high, contig[1])
+        if np.array_equal(new_low, low) and np.array_equal(new_high, high):
+            return Stretches(low, high, first, last)
+        low, high = new_low, new_high
 
 
-def _number(haplotypes: int) -> np.dtype:
+def number_type(haplotypes: int) -> np.dtype:
     """Type of a haplotype number."""
     return np.dtype("<u2" if haplotypes <= 1 << 16 else "<u4")

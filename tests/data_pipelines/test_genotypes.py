@@ -10,10 +10,12 @@ import pytest
 
 from data_pipelines import haplotypes
 from data_pipelines.fasta import Contig, read_fasta
-from data_pipelines.genotypes import Counts, Skipped, open_panel, read_alleles
+from data_pipelines.genotypes import Counts, Panel, Reference, Skipped, open_panel, read_alleles
+from data_pipelines.haplotypes import Allele, Alleles
 from nt_jax.errors import InputError
 
 REFERENCE = "ACGTACGTTTGCAACCGGTTACGATCGATT"
+COLUMNS = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
 PANELS = {
     "chr22": ("1kg30x_chr22_16.6-16.8Mb_3202samples_GRCh38", "GRCh38_chr22_16600000-16800000"),
     "chr20": ("1kg_p3_chr20_1-4Mb_300samples_GRCh37", "GRCh37_chr20_1000001-2000000"),
@@ -25,7 +27,7 @@ def contig(bases: str = REFERENCE, name: str = "c", start: int = 0) -> Contig:
 
 
 def write_vcf(path: pathlib.Path, rows: list[str], samples: str = "one two") -> pathlib.Path:
-    """Rows of `POS REF ALT GT GT`, on contig c; a row of more than five columns is taken as it is."""
+    """Rows of `POS REF ALT GT GT`, on contig c where no other is in front."""
     names = samples.split()
     lines = [
         "##fileformat=VCFv4.2",
@@ -33,7 +35,7 @@ def write_vcf(path: pathlib.Path, rows: list[str], samples: str = "one two") -> 
         "##contig=<ID=d,length=1000>",
         '##INFO=<ID=END,Number=1,Type=Integer,Description="End">',
         '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">',
-        "\t".join("#CHROM POS ID REF ALT QUAL FILTER INFO FORMAT".split() + names),
+        "\t".join([*COLUMNS, *names]),
     ]
     for row in rows:
         chrom = "c"
@@ -46,12 +48,21 @@ def write_vcf(path: pathlib.Path, rows: list[str], samples: str = "one two") -> 
     return path
 
 
+def held(*contigs: Contig) -> Reference:
+    return Reference({contig.name for contig in contigs}, lambda: contigs)
+
+
 def sequences(path: pathlib.Path, reference: Contig, **options) -> tuple[list[str], Counts]:
     """All haplotypes of the contig, whole."""
     panel, counts = open_panel(path, **options), Counts()
-    found = [a for _, a in read_alleles(panel, {reference.name: reference}, counts)]
-    packed = haplotypes.pack(found, reference.start, panel.haplotypes)
+    found = [a for _, a in read_alleles(panel, held(reference), counts)]
+    packed = packed_of(found, reference, panel)
     return [whole(packed, reference, number) for number in range(panel.haplotypes)], counts
+
+
+def packed_of(found: list[Allele], reference: Contig, panel: Panel) -> bytes:
+    alleles = Alleles.of(found, panel.haplotypes)
+    return haplotypes.pack(alleles, 0, len(found), reference.start, panel.haplotypes)
 
 
 def whole(packed: bytes, reference: Contig, haplotype: int) -> str:
@@ -74,8 +85,8 @@ def consensus(vcf: str, fasta: pathlib.Path, sample: str, side: int) -> tuple[st
 def test_haplotypes_of_the_1000_genomes_equal_bcftools_consensus(name, real_data, tmp_path):
     """Whole haplotypes of seeded people, base for base.
 
-    Where bcftools leaves a record out, ours may differ: it takes what both alleles of a record begin
-    with for a change. With such records left out, both are the same.
+    Where bcftools leaves a record out, ours may differ: it takes what both alleles of a record
+    begin with for a change. Those haplotypes are not compared.
     """
     vcf, fasta = PANELS[name]
     source = real_data / "variants" / f"{vcf}.vcf.gz"
@@ -88,8 +99,8 @@ def test_haplotypes_of_the_1000_genomes_equal_bcftools_consensus(name, real_data
     if name == "chr20":
         reference = Contig("20", reference.bases, reference.start, 0, 0, 0)
     written.write_text(f">{reference.name}:{region}\n{reference.bases.tobytes().decode()}\n")
-    found = [a for _, a in read_alleles(panel, {reference.name: reference}, counts)]
-    packed = haplotypes.pack(found, reference.start, panel.haplotypes)
+    found = [a for _, a in read_alleles(panel, held(reference), counts)]
+    packed = packed_of(found, reference, panel)
     rng = np.random.default_rng(0)
     compared = 0
     for number in rng.choice(panel.haplotypes, 24, replace=False).tolist():
@@ -271,7 +282,7 @@ def test_records_of_another_reference_can_be_skipped(tmp_path):
 
 def test_files_that_are_no_panels(tmp_path, real_data):
     path = write_vcf(tmp_path / "few.vcf", ["2 C T 1|0 1|1"])
-    with pytest.raises(InputError, match=r"no sample is named tow; did you mean 'two'"):
+    with pytest.raises(InputError, match=r"none of its 2 samples is named tow; did you mean 'two'"):
         open_panel(path, samples=["tow"])
     with pytest.raises(InputError, match="no sample is left"):
         open_panel(path, exclude=["one", "two"])
@@ -291,6 +302,5 @@ def test_a_file_that_was_cut_off(tmp_path, real_data):
     cut = tmp_path / "cut.vcf.gz"
     cut.write_bytes(source.read_bytes()[:200_000])
     with pytest.raises(InputError, match=r"cut\.vcf\.gz: .*(cut off|too early|damaged)"):
-        reference = contig(name="20")
-        for _ in read_alleles(open_panel(cut), {"20": reference}, Counts()):
+        for _ in read_alleles(open_panel(cut), held(contig(name="20")), Counts()):
             pass
