@@ -11,7 +11,7 @@ import heapq
 import os
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cyvcf2
 import numpy as np
@@ -22,6 +22,8 @@ from data_pipelines.fasta import Contig
 from data_pipelines.haplotypes import Allele, trim
 from nt_jax.errors import InputError, nearest
 
+LONGEST = 1000
+"""Bases of the longest REF or ALT that is applied."""
 _BASES = frozenset("ACGT")
 
 
@@ -61,6 +63,10 @@ class Counts:
     """Heterozygous genotypes that are not phased: read in the order in which they are written."""
     skipped: collections.Counter[Skipped] = dataclasses.field(default_factory=collections.Counter)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**vars(self), "skipped": {str(key): n for key, n in self.skipped.items()}}
+
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
@@ -71,7 +77,7 @@ class Panel:
     """Chosen samples in the order of the file; two haplotypes each."""
     min_count: int = 1
     """Haplotypes that must carry an allele."""
-    longest: int = 1000
+    longest: int = LONGEST
     """Bases of the longest REF or ALT that is applied."""
     skip_mismatches: bool = False
     """Records whose REF contradicts the reference are skipped and counted, instead of an error."""
@@ -86,7 +92,10 @@ def open_panel(
     path: str | os.PathLike[str],
     samples: Collection[str] | None = None,
     exclude: Collection[str] = (),
-    **options: int | bool,
+    *,
+    min_count: int = 1,
+    longest: int = LONGEST,
+    skip_mismatches: bool = False,
 ) -> Panel:
     """The panel of a file with the samples that are wanted.
 
@@ -94,7 +103,9 @@ def open_panel(
         path: VCF, plain or compressed, or BCF.
         samples: wanted ones; None is all.
         exclude: those left out of them.
-        options: the other fields of `Panel`.
+        min_count: as in `Panel`, as are the next two.
+        longest: bases.
+        skip_mismatches: instead of an error.
 
     Raises InputError when the file is no VCF, has no genotypes, or lacks a sample that is named.
     """
@@ -112,7 +123,7 @@ def open_panel(
     chosen = [s for s in there if (samples is None or s in samples) and s not in exclude]
     if not chosen:
         raise InputError(f"{path}: no sample is left; exclude fewer")
-    return Panel(path, tuple(chosen), **options)
+    return Panel(path, tuple(chosen), min_count, longest, skip_mismatches)
 
 
 class Reference:

@@ -142,13 +142,16 @@ def _part(ends: np.ndarray, first: int, end: int) -> np.ndarray:
     return np.concatenate([ends[first - 1 : first] if first else [0], ends[first:end]])
 
 
+def count(packed: bytes) -> int:
+    """How many haplotypes there are; 0 where nothing is packed."""
+    return _HEAD.unpack_from(packed)[1] if packed else 0
+
+
 def carried(packed: bytes, haplotype: int) -> list[Change]:
     """What one haplotype carries, from the left to the right.
 
     Raises IndexError for a haplotype that is not there.
     """
-    if not packed:
-        return []
     size, haplotypes = _HEAD.unpack_from(packed)
     if not 0 <= haplotype < haplotypes:
         raise IndexError(f"haplotype {haplotype} of {haplotypes}")

@@ -4,25 +4,24 @@ A folder appears whole or not at all, so a build that was killed goes on with th
 The arrays are mapped into memory; any process reads the part it needs.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.genotypes import Counts, Panel, Reference, read_alleles
 from data_pipelines.haplotypes import Allele, Alleles
-from data_pipelines.shards import TEMPORARY, die_with_parent
 from data_pipelines.sources import Source
 from data_pipelines.survey import Progress
+from data_pipelines.workers import TEMPORARY, spread
 from nt_jax.errors import InputError
 
 _INDEX = "index.json"
+_PREFIX = "alleles-"
 _FLUSH = 4096
 """Alleles kept in memory before they are written."""
 
@@ -63,29 +62,23 @@ def stage(
     Raises InputError for bad genotypes, or when two files of one source have the same contig.
     """
     jobs = [
-        (source, panel, folder / f"alleles-{i:05d}-{j:05d}")
+        (source, panel, folder / f"{_PREFIX}{i:05d}-{j:05d}")
         for i, source in enumerate(sources)
         for j, panel in enumerate(source.panels)
     ]
     missing = [job for job in jobs if not job[-1].is_dir()]
-    for done, _ in enumerate(_each(missing, workers)):
-        progress(done + 1, len(missing), "reading genotypes")
+    for done, _ in enumerate(spread(_read, missing, workers), 1):
+        progress(done, len(missing), "reading genotypes")
     return {
         source.name: _staged(source, [target for own, _, target in jobs if own is source])
         for source in sources
     }
 
 
-def _each(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[None]:
-    if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield _read(*job)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=die_with_parent
-    ) as pool:
-        yield from pool.map(_read, *zip(*jobs, strict=True))
+def unstage(folder: pathlib.Path) -> None:
+    """Deletes what `stage` has written."""
+    for written in folder.glob(f"{_PREFIX}*"):
+        shutil.rmtree(written)
 
 
 def _staged(source: Source, folders: Sequence[pathlib.Path]) -> Staged:
@@ -124,7 +117,7 @@ def _read(source: Source, panel: Panel, target: pathlib.Path) -> None:
         writer.add(allele)
     if writer is not None:
         writer.close()
-    index = {"contigs": contigs, "counts": dataclasses.asdict(counts)}
+    index = {"contigs": contigs, "counts": counts.to_dict()}
     (temporary / _INDEX).write_text(json.dumps(index))
     temporary.rename(target)
 

@@ -13,7 +13,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf.message import DecodeError
 
 from data_pipelines.builders import read_datacard
-from data_pipelines.shards import checksum, parse_record
+from data_pipelines.records import parse_record
+from data_pipelines.shards import checksum
 
 _SHOWN = 3
 """Examples of one kind of problem that are named; all are counted."""
