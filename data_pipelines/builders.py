@@ -13,16 +13,20 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from data_pipelines import windows
-from data_pipelines.shards import TEMPORARY, Shard, features, write_shards
+from data_pipelines.records import features
+from data_pipelines.shards import Shard, write_shards
 from data_pipelines.sources import Source, fasta_sources, identities
+from data_pipelines.staged import Staged, stage, unstage
 from data_pipelines.survey import Plan, Progress, survey
 from data_pipelines.windows import SPLITS, Recipe
+from data_pipelines.workers import TEMPORARY
 from nt_jax.errors import InputError
 
 FORMAT = 1
@@ -124,9 +128,12 @@ def build(
                 progress=tell,
             )
             _write_json(staging / _PLAN, {"fingerprint": fingerprint, **plan.to_dict()})
-        shards = write_shards(sources, cutting, plan, staging, workers, tell)
-        card = _datacard(arguments, fingerprint, plan, shards)
+        varied = any(source.panels for source in sources)
+        staged = stage(sources, staging, workers, tell) if varied else {}
+        shards = write_shards(sources, cutting, plan, staged, staging, workers, tell)
+        card = _datacard(arguments, fingerprint, plan, staged, shards)
         _write_tfds_metadata(staging, card, shards)
+        unstage(staging)
         _write_json(staging / DATACARD, card)
         (staging / _PLAN).unlink()
         try:
@@ -159,6 +166,11 @@ def read_datacard(folder: pathlib.Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{folder / DATACARD}: damaged; build the dataset again") from None
+
+
+def has_haplotypes(card: dict[str, Any]) -> bool:
+    """Whether the records of a dataset have alleles beside the reference."""
+    return any("haplotypes" in source for source in card["sources"])
 
 
 def _other_format(folder: pathlib.Path, found: Any) -> dict[str, Any]:
@@ -198,7 +210,7 @@ def _claimed(staging: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(f"{staging}: another build is writing here; wait for it") from None
         for leftover in staging.glob(f"{TEMPORARY}*"):
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         try:
             yield
         except InputError:
@@ -222,13 +234,20 @@ def _stored_plan(staging: pathlib.Path, fingerprint: str) -> Plan | None:
 
 
 def _datacard(
-    arguments: dict[str, Any], fingerprint: str, plan: Plan, shards: Sequence[Shard]
+    arguments: dict[str, Any],
+    fingerprint: str,
+    plan: Plan,
+    staged: Mapping[str, Staged],
+    shards: Sequence[Shard],
 ) -> dict[str, Any]:
     sources = []
     length = arguments["recipe"]["length"]
     for identity in arguments["sources"]:
         own = [contig for contig in plan.contigs if contig.source == identity["name"]]
         bases, n = sum(c.length for c in own), sum(c.n for c in own)
+        if "haplotypes" in identity:
+            read = staged[identity["name"]].counts
+            identity = {**identity, "haplotypes": {**identity["haplotypes"], "read": read}}
         sources.append(
             {
                 **identity,
@@ -282,7 +301,7 @@ def _write_tfds_metadata(
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=features(),
+        features=features(has_haplotypes(card)),
         split_infos=infos,
         version="1.0.0",
         check_data=False,

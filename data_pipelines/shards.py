@@ -5,31 +5,25 @@ name is a whole shard. The work unit is a slice of one source; its bytes do not 
 writes it.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
-from tensorflow_datasets.proto import tf_example_pb2
 
+from data_pipelines.fasta import Contig
+from data_pipelines.haplotypes import Alleles, Stretches, pack, stretches
+from data_pipelines.records import NAME, features
 from data_pipelines.sources import Source
+from data_pipelines.staged import Staged, open_arrays
 from data_pipelines.survey import Plan, Progress, kept_windows
 from data_pipelines.windows import SPLITS, Recipe
+from data_pipelines.workers import TEMPORARY, spread
 
-NAME = "genome_windows"
-"""TFDS name of every dataset built here."""
-TEMPORARY = "part-"
-"""Prefix of files that are not complete."""
 # One record a chunk, or every random read would decompress its neighbours.
 _WRITER_OPTIONS = "group_size:1"
 
@@ -58,39 +52,20 @@ class _Piece:
     """int64[windows], into `bases`."""
     codes: np.ndarray
     """int8[windows] split codes."""
+    variation: "_Variation | None"
+    """For sources with genotypes."""
 
 
-def features() -> tfds.features.FeaturesDict:
-    """What a record holds."""
-    return tfds.features.FeaturesDict(
-        {
-            "sequence": tfds.features.Text(doc="Upper-case A, C, G, T and N."),
-            "source": tfds.features.Text(doc="File or assembly the window comes from."),
-            "contig": tfds.features.Text(doc="Contig name."),
-            "start": tfds.features.Scalar(np.int64, doc="True 0-based coordinate on the contig."),
-        }
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Variation:
+    """The alleles of a piece's windows."""
 
-
-def parse_record(record: bytes) -> dict[str, Any]:
-    """{"sequence": bytes, "source": str, "contig": str, "start": int} of one stored record.
-
-    Raises google.protobuf.message.DecodeError or IndexError for bytes that are no such record.
-    """
-    values = tf_example_pb2.Example.FromString(record).features.feature
-    return {
-        "sequence": values["sequence"].bytes_list.value[0],
-        "source": values["source"].bytes_list.value[0].decode(),
-        "contig": values["contig"].bytes_list.value[0].decode(),
-        "start": values["start"].int64_list.value[0],
-    }
-
-
-def parse_sequence(record: bytes) -> bytes:
-    """Only the bases of one stored record, for the training loop."""
-    return (
-        tf_example_pb2.Example.FromString(record).features.feature["sequence"].bytes_list.value[0]
-    )
+    folder: pathlib.Path | None
+    """Where the contig's alleles are staged; None where it has none."""
+    haplotypes: int
+    """Of the source."""
+    stretches: Stretches
+    """What of the contig each window needs; coordinates are true ones."""
 
 
 def checksum(path: pathlib.Path) -> str:
@@ -103,11 +78,15 @@ def write_shards(
     sources: Sequence[Source],
     recipe: Recipe,
     plan: Plan,
+    staged: Mapping[str, Staged],
     folder: pathlib.Path,
     workers: int,
     progress: Progress,
 ) -> list[Shard]:
-    """Writes the shards that are missing; returns all of them in the order of the splits."""
+    """Writes the shards that are missing; returns all of them in the order of the splits.
+
+    `staged` has the alleles of each source; it is empty for a dataset without haplotypes.
+    """
     names = _shard_names(plan)
     shards: dict[str, Shard] = {}
     missing: set[int] = set()
@@ -122,9 +101,9 @@ def write_shards(
     progress(done, len(plan.units), "writing shards")
     jobs = (
         (pieces, {code: folder / name for code, name in names[number].items()}, recipe.length, src)
-        for number, src, pieces in _payloads(sources, recipe, plan, missing)
+        for number, src, pieces in _payloads(sources, recipe, plan, staged, missing)
     )
-    for written in _run(jobs, workers):
+    for written in spread(_write_unit, jobs, workers):
         shards.update({shard.file: shard for shard in written})
         done += 1
         progress(done, len(plan.units), "writing shards")
@@ -162,7 +141,11 @@ def _finished(path: pathlib.Path, split: str, records: int) -> Shard | None:
 
 
 def _payloads(
-    sources: Sequence[Source], recipe: Recipe, plan: Plan, missing: set[int]
+    sources: Sequence[Source],
+    recipe: Recipe,
+    plan: Plan,
+    staged: Mapping[str, Staged],
+    missing: set[int],
 ) -> Iterator[tuple[int, str, list[_Piece]]]:
     """(unit number, source, its pieces) of the missing units, in order."""
     by_contig: dict[int, list[tuple[int, int, int]]] = {}
@@ -185,6 +168,12 @@ def _payloads(
             starts, codes = kept_windows(contig, plan.splits[i], recipe)
             for number, first, end in by_contig[i]:
                 low, high = int(starts[first]), int(starts[end - 1]) + recipe.length
+                variation = None
+                if staged:
+                    own_alleles = staged[source.name]
+                    variation = _variation(own_alleles, contig, starts[first:end], recipe.length)
+                    low = int(variation.stretches.start.min()) - contig.start
+                    high = int(variation.stretches.end.max()) - contig.start
                 collected.append(
                     _Piece(
                         contig.name,
@@ -192,6 +181,7 @@ def _payloads(
                         contig.bases[low:high],
                         starts[first:end] - low,
                         codes[first:end],
+                        variation,
                     )
                 )
                 if len(collected) == wanted[number]:
@@ -199,60 +189,34 @@ def _payloads(
                     collected = []
 
 
-def _run(jobs: Iterator[tuple[Any, ...]], workers: int) -> Iterator[list[Shard]]:
-    """Results of `_write_unit`, at most two jobs a worker waiting in memory."""
-    if workers <= 1:
-        for job in jobs:
-            yield _write_unit(*job)
-        return
-    # Spawn: forking a process that has started threads (JAX, ArrayRecord) can hang it.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=die_with_parent
-    ) as pool:
-        waiting: set[concurrent.futures.Future[list[Shard]]] = set()
-        for job in jobs:
-            waiting.add(pool.submit(_write_unit, *job))
-            if len(waiting) >= 2 * workers:
-                done, waiting = concurrent.futures.wait(
-                    waiting, return_when=concurrent.futures.FIRST_COMPLETED
-                )
-                yield from (future.result() for future in done)
-        for future in concurrent.futures.as_completed(waiting):
-            yield future.result()
-
-
-def die_with_parent() -> None:
-    """Ends this worker process when its parent ends; else it would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _variation(staged: Staged, contig: Contig, starts: np.ndarray, length: int) -> _Variation:
+    extent = (contig.start, contig.start + len(contig.bases))
+    cuts = stretches(staged.alleles(contig.name), contig.start + starts, length, extent)
+    return _Variation(staged.contigs.get(contig.name), staged.haplotypes, cuts)
 
 
 def _write_unit(
     pieces: list[_Piece], paths: dict[int, pathlib.Path], length: int, source: str
 ) -> list[Shard]:
     """Writes one shard a split; the windows keep their order."""
-    serializer = ExampleSerializer(features().get_serialized_info())
+    varied = any(piece.variation is not None for piece in pieces)
+    serializer = ExampleSerializer(features(varied).get_serialized_info())
+    further = [_further(piece, length) for piece in pieces]
     shards = []
     for code, path in paths.items():
         temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         records = 0
-        for piece in pieces:
-            for start in piece.starts[piece.codes == code].tolist():
+        for piece, fields in zip(pieces, further, strict=True):
+            for number in np.flatnonzero(piece.codes == code).tolist():
+                start = int(piece.starts[number])
                 example = serializer.get_tf_example(
                     {
                         "sequence": piece.bases[start : start + length].tobytes(),
                         "source": source.encode(),
                         "contig": piece.contig.encode(),
                         "start": piece.start + start,
+                        **fields(number),
                     }
                 )
                 # The order of a protobuf map is otherwise left to the hash of the process.
@@ -265,3 +229,24 @@ def _write_unit(
         temporary.rename(path)
         shards.append(Shard(path.name, SPLITS[code], records, size, digest))
     return shards
+
+
+def _further(piece: _Piece, length: int) -> Callable[[int], dict[str, bytes]]:
+    """What the record of a window of the piece has beside its reference."""
+    variation = piece.variation
+    if variation is None:
+        return lambda number: {}
+    many = variation.haplotypes
+    nobody = Alleles.of([], many)
+    alleles = nobody if variation.folder is None else open_arrays(variation.folder)
+
+    def fields(number: int) -> dict[str, bytes]:
+        low, high, first, end = (int(column[number]) for column in variation.stretches)
+        start = int(piece.starts[number])
+        return {
+            "before": piece.bases[low - piece.start : start].tobytes(),
+            "after": piece.bases[start + length : high - piece.start].tobytes(),
+            "alleles": pack(alleles, first, end, low, many) if many else b"",
+        }
+
+    return fields

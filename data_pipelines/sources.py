@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from data_pipelines.fasta import Contig, read_fasta
+from data_pipelines.genotypes import Panel
 from nt_jax.errors import InputError
 
 _SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna", ".fas", ".ffn")
@@ -24,6 +25,8 @@ class Source:
     """Input files, checksummed: the same bytes are the same source."""
     read: Callable[[], Iterable[Contig]]
     """Yields the contigs, the same ones in the same order at every call."""
+    panels: tuple[Panel, ...] = ()
+    """Files of phased genotypes of the same samples, called on these contigs."""
 
 
 def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
@@ -56,14 +59,15 @@ def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
 def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Name and files with their checksums of each source, as JSON; paths are left out.
 
-    Raises InputError when there is no source, or two have one name or the same content.
+    Raises InputError when there is no source, two have one name or the same content, or the files
+    of genotypes of one have other samples.
     """
     if not sources:
         raise InputError("no input: give at least one FASTA file")
     described: list[dict[str, Any]] = []
     for source in sources:
         files = []
-        for path in source.files:
+        for path in (*source.files, *(panel.path for panel in source.panels)):
             try:
                 with path.open("rb") as stream:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -71,6 +75,8 @@ def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         described.append({"name": source.name, "files": files})
+        if source.panels:
+            described[-1]["haplotypes"] = _panels(source)
     for i, own in enumerate(described):
         for other in described[:i]:
             if own["name"] == other["name"]:
@@ -82,6 +88,20 @@ def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
                     f"{own['name']} and {other['name']} have the same content; give it once"
                 )
     return described
+
+
+def _panels(source: Source) -> dict[str, Any]:
+    """What is taken of the genotypes: the same for all files."""
+    first = source.panels[0]
+    for other in source.panels[1:]:
+        if other.samples != first.samples:
+            raise InputError(
+                f"{other.path}: other samples, or another order of them, than {first.path}; bring "
+                "them into line (bcftools view -S)"
+            )
+    taken = dataclasses.asdict(first)
+    del taken["path"]
+    return {**taken, "samples": list(first.samples)}
 
 
 def _stem(name: str) -> str:

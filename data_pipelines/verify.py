@@ -6,15 +6,19 @@ import hashlib
 import itertools
 import os
 import pathlib
+import struct
 from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf.message import DecodeError
 
-from data_pipelines.builders import read_datacard
-from data_pipelines.shards import checksum, parse_record
+from data_pipelines.builders import has_haplotypes, read_datacard
+from data_pipelines.records import draw_haplotype, parse_record
+from data_pipelines.shards import checksum
 
+_GOLDEN = 2_654_435_769
+"""2**32 by the golden ratio: its multiples are spread evenly below 2**32."""
 _SHOWN = 3
 """Examples of one kind of problem that are named; all are counted."""
 
@@ -67,7 +71,8 @@ def verify(path: str | os.PathLike[str]) -> Report:
     problems: list[str] = []
     good = 0
     for shard in card["shards"]:
-        found = _read_shard(folder / shard["file"], shard, card["recipe"]["length"], splits)
+        length, varied = card["recipe"]["length"], has_haplotypes(card)
+        found = _read_shard(folder / shard["file"], shard, length, varied, splits)
         good += not found
         problems += found[:_SHOWN]
         if len(found) > _SHOWN:
@@ -106,7 +111,11 @@ def verify(path: str | os.PathLike[str]) -> Report:
 
 
 def _read_shard(
-    path: pathlib.Path, shard: dict[str, Any], length: int, splits: dict[str, _Split]
+    path: pathlib.Path,
+    shard: dict[str, Any],
+    length: int,
+    varied: bool,
+    splits: dict[str, _Split],
 ) -> list[str]:
     """Adds the shard's windows to its split; returns what is wrong with it."""
     name = shard["file"]
@@ -130,6 +139,8 @@ def _read_shard(
         except (DecodeError, IndexError, UnicodeDecodeError):
             found.append(f"{name}: record {number} is no window")
             continue
+        if varied:
+            found += _haplotype_problems(record, f"{name}: record {number}", length, number)
         bases = window["sequence"]
         strange = bases.translate(None, b"ACGTN")
         if strange:
@@ -141,6 +152,17 @@ def _read_shard(
         split.n += bases.count(b"N")
         split.bases += len(bases)
     return found
+
+
+def _haplotype_problems(record: bytes, place: str, length: int, number: int) -> list[str]:
+    """What is wrong with one haplotype of a record, another one for each number."""
+    try:
+        bases = draw_haplotype(record, number * _GOLDEN % 2**32).bases
+    except (IndexError, ValueError, struct.error):
+        return [f"{place} has alleles that cannot be read"]
+    if len(bases) != length:
+        return [f"{place} has a haplotype of {len(bases)} bases, not {length}"]
+    return [f"{place} has a haplotype of other letters"] if bases.translate(None, b"ACGTN") else []
 
 
 def _shared(first: _Split, second: _Split, pair: str) -> tuple[int, list[str]]:

@@ -117,6 +117,8 @@ class DataConfig:
     """Tokens of one training sequence, `<cls>` included."""
     reverse_complement: float = 0.5
     """Probability that a window is read from the other strand."""
+    haplotypes: Literal["drawn", "reference"] = "drawn"
+    """Where the dataset has haplotypes: one drawn for each row, or the reference always."""
     workers: int = 0
     """Loader processes; 0 reads in threads of the training process. Never changes a window."""
 

@@ -10,7 +10,7 @@ import functools
 import os
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grain
@@ -18,10 +18,17 @@ import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int
 
-from data_pipelines.builders import read_datacard
+from data_pipelines.builders import has_haplotypes, read_datacard
 from data_pipelines.fasta import reverse_complement
-from data_pipelines.shards import die_with_parent, parse_record, parse_sequence
+from data_pipelines.records import (
+    Drawn,
+    draw_haplotype,
+    draw_reference,
+    parse_record,
+    parse_sequence,
+)
 from data_pipelines.windows import Recipe
+from data_pipelines.workers import die_with_parent
 from nt_jax.config import DataConfig
 from nt_jax.errors import InputError
 from nt_jax.fasta_source import FASTA_SPLIT, FastaWindows, Windows, check_split, fasta_windows
@@ -76,6 +83,11 @@ class WindowDataset:
         """Record i: `sequence` (bytes), `source`, `contig`, `start` (0-based, in bases)."""
         return parse_record(self.records(split)[i])
 
+    def sample(self, source: str, haplotype: int) -> tuple[str, int]:
+        """Whose haplotype it is, and which of the two (1 or 2)."""
+        (card,) = (own for own in self.datacard["sources"] if own["name"] == source)
+        return card["haplotypes"]["samples"][haplotype // 2], haplotype % 2 + 1
+
 
 def open_dataset(path: str | os.PathLike[str]) -> WindowDataset:
     """The dataset in a folder.
@@ -125,11 +137,22 @@ def train_order(
     )
 
 
+Read = Callable[[bytes, int], Drawn]
+"""(stored record, draw) -> window."""
+
+
+def window_reader(dataset: WindowDataset, data_config: DataConfig) -> Read:
+    """How training reads a window: the reference, or a haplotype where the dataset has them."""
+    varied = has_haplotypes(dataset.datacard) and data_config.haplotypes == "drawn"
+    return draw_haplotype if varied else draw_reference
+
+
 @dataclasses.dataclass(frozen=True)
 class _StepReader:
     """Step number -> this host's rows of that step. Sent to the loader's workers."""
 
     records: Any
+    read: Read
     order: TrainOrder
     tokenizer: KmerTokenizer
     sequence_length: int
@@ -139,7 +162,7 @@ class _StepReader:
         batch = np.empty((len(self.rows), self.sequence_length), np.int32)
         for i, row in enumerate(self.rows):
             ref = locate(self.order, int(step), row)
-            bases = parse_sequence(self.records[ref.index])
+            bases = self.read(self.records[ref.index], ref.draw).bases
             batch[i] = crop(bases, ref, self.tokenizer, self.sequence_length)
         return batch
 
@@ -177,6 +200,7 @@ def train_batches(
         raise InputError(f"data.workers={data_config.workers} is below 0")
     reader = _StepReader(
         dataset.records("train"),
+        window_reader(dataset, data_config),
         order,
         tokenizer,
         data_config.sequence_length,

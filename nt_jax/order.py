@@ -1,7 +1,8 @@
 """Which bases feed which row of which training step: a pure function of the step and the seed.
 
-(global step, row) -> epoch and position -> window, by a fresh permutation each epoch -> offset and
-strand, by a hash. Nothing here reads data; `nt-jax data trace` and the loader share it.
+(global step, row) -> epoch and position -> window, by a fresh permutation each epoch -> offset,
+strand and haplotype, by a hash. Nothing here reads data; `nt-jax data trace` and the loader share
+it.
 
 Steps count from 0 here: batch s leads from the parameters after s updates to those after s + 1.
 """
@@ -45,6 +46,8 @@ class WindowRef:
     """First base, counted in the window on its forward strand."""
     reverse: bool
     """The bases are reverse-complemented after they were cut out."""
+    draw: int = 0
+    """Below 2**32: which haplotype, where the window has several."""
 
 
 def count_offsets(recipe: Recipe, k: int, sequence_length: int) -> int:
@@ -77,7 +80,7 @@ def locate(order: TrainOrder, step: int, row: int) -> WindowRef:
     draw = _hash(order.seed, 1, position)
     offset = ((draw >> 32) * order.offsets) >> 32
     reverse = (draw & 0xFFFFFFFF) < order.reverse_complement * 2**32
-    return WindowRef(int(index), epoch, offset, reverse)
+    return WindowRef(int(index), epoch, offset, reverse, _hash(order.seed, 2, position) >> 32)
 
 
 def _hash(*words: int) -> int:

@@ -36,26 +36,34 @@ def run(options: argparse.Namespace) -> None:
     order = data.train_order(
         dataset, tokenizer, experiment.data, global_batch=train.global_batch, seed=train.seed
     )
+    read = data.window_reader(dataset, experiment.data)
+    length = (experiment.data.sequence_length - 1) * tokenizer.k
     rows = range(train.global_batch) if row is None else [row]
     if not options.json:
-        print(f"{'row':>5} {'source':<28} {'contig':<16} {'start':>12} {'end':>12} s epoch bases")
+        print(
+            f"{'row':>5} {'source':<28} {'contig':<16} {'start':>12} {'end':>12} s {'sample':<10} "
+            "epoch bases"
+        )
     for number in rows:
         ref = data.locate(order, step - 1, number)
         window = dataset.window("train", ref.index)
-        tokens = data.crop(window["sequence"], ref, tokenizer, experiment.data.sequence_length)
+        drawn = read(dataset.records("train")[ref.index], ref.draw)
+        tokens = data.crop(drawn.bases, ref, tokenizer, experiment.data.sequence_length)
         bases = tokenizer.decode(tokens)
         # The context's bases; Ns take a token each, so fewer may be read, from the strand's start.
-        start = window["start"] + ref.offset
-        end = start + (experiment.data.sequence_length - 1) * tokenizer.k
-        start, end = (end - len(bases), end) if ref.reverse else (start, start + len(bases))
+        first = ref.offset + length - len(bases) if ref.reverse else ref.offset
+        sample, side = None, None
+        if drawn.haplotype is not None:
+            sample, side = dataset.sample(window["source"], drawn.haplotype)
         found = {
             "row": number,
             "source": window["source"],
             "contig": window["contig"],
-            "start": start,
-            "end": end,
+            "start": drawn.position(first),
+            "end": drawn.position(first + len(bases) - 1) + 1,
             "strand": "-" if ref.reverse else "+",
-            "haplotype": None,
+            "sample": sample,
+            "haplotype": side,
             "epoch": ref.epoch,
             "window": ref.index,
             "bases": bases,
@@ -63,8 +71,10 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(found))
         else:
+            who = "" if sample is None else f"{sample}:{side}"
             print(
-                f"{number:>5} {found['source']:<28} {found['contig']:<16} {start:>12,} "
-                f"{found['end']:>12,} {found['strand']} {ref.epoch:>5} {bases[:SHOWN_BASES]}..."
+                f"{number:>5} {found['source']:<28} {found['contig']:<16} {found['start']:>12,} "
+                f"{found['end']:>12,} {found['strand']} {who:<10} {ref.epoch:>5} "
+                f"{bases[:SHOWN_BASES]}..."
             )
     sys.stdout.flush()

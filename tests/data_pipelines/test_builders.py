@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from data_pipelines import builders, shards
 from data_pipelines.builders import build, read_datacard
 from data_pipelines.fasta import Contig, read_fasta
-from data_pipelines.shards import parse_record
+from data_pipelines.records import parse_record
 from data_pipelines.sources import Source, fasta_sources
 from data_pipelines.survey import Plan
 from data_pipelines.windows import Recipe

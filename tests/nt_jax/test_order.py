@@ -11,7 +11,11 @@ from data_pipelines.windows import Recipe
 from nt_jax.order import TrainOrder, count_offsets, locate
 
 POSITIONS = [(0, 0), (20, 5), (1_000_000, 63)]
-GOLDEN = [(463, 0, 98, False), (967, 1, 51, True), (407, 64000, 84, False)]
+GOLDEN = [
+    (463, 0, 98, False, 1610199388),
+    (967, 1, 51, True, 4074086357),
+    (407, 64000, 84, False, 2794655580),
+]
 
 
 @settings(max_examples=30, deadline=None)
