@@ -1,17 +1,26 @@
-"""`nt-jax data build`: FASTA files -> a dataset; its data card as a table."""
+"""`nt-jax data build`: genomes -> a dataset; its data card as a table."""
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from nt_jax.commands.options import flat
 from nt_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from data_pipelines.sources import Source
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("source", choices=["fasta"], metavar="SOURCE", help="fasta")
+    parser.add_argument("source", choices=list(_SOURCES), metavar="SOURCE", help="|".join(_SOURCES))
     parser.add_argument("--out", type=pathlib.Path, required=True, help="dataset folder to write")
     parser.add_argument("--fasta", action="append", nargs="+", default=[], help="FASTA file(s)")
+    parser.add_argument("--manifest", help="table of assemblies")
+    parser.add_argument(
+        "--data-dir", type=pathlib.Path, metavar="DIR",
+        help="folder that `nt-jax data fetch` filled; default: the files of the manifest in place",
+    )  # fmt: skip
     parser.add_argument(
         "--recipe", default="hf6200",
         help="paper6100|hf6200|paper12k|hf12k|window=BASES,stride=BASES,jitter=BASES",
@@ -19,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for split in ("validation", "test"):
         parser.add_argument(
             f"--{split}", action="append", nargs="+", default=[], metavar="CONTIG",
-            help=f"contigs of the {split} split; default: seeded blocks",
+            help=f"contigs of the {split} split; default: those of the manifest, or seeded blocks",
         )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the block-wise split")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -35,9 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
     from data_pipelines import builders
 
-    fastas = flat(options.fasta)
-    if not fastas:
-        raise InputError("nt-jax data build fasta: name at least one file with --fasta")
+    genomes = _SOURCES[options.source](options)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
@@ -46,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
             bar.update(task, completed=done, total=total, description=text)
 
         built = builders.build(
-            fastas,
+            genomes,
             options.out,
             recipe=options.recipe,
             validation=flat(options.validation),
@@ -62,22 +69,64 @@ def run(options: argparse.Namespace) -> None:
     print(built.path)
 
 
+def _fasta(options: argparse.Namespace) -> "list[str | Source]":
+    fastas = flat(options.fasta)
+    if not fastas:
+        raise InputError("nt-jax data build fasta: name at least one file with --fasta")
+    if options.manifest or options.data_dir:
+        raise InputError(
+            "nt-jax data build fasta: --manifest and --data-dir belong to "
+            "`nt-jax data build manifest`"
+        )
+    return [*fastas]
+
+
+def _manifest(options: argparse.Namespace) -> "list[str | Source]":
+    from data_pipelines import assemblies
+    from data_pipelines.manifest import read_manifest
+
+    if not options.manifest:
+        raise InputError("nt-jax data build manifest: name the table with --manifest")
+    if options.fasta:
+        raise InputError("nt-jax data build manifest: --fasta belongs to `nt-jax data build fasta`")
+    return [*assemblies.sources(read_manifest(options.manifest), options.data_dir)]
+
+
+_SOURCES = {"fasta": _fasta, "manifest": _manifest}
+"""What a dataset can be built of."""
+_SHOWN = 40
+"""Sources listed one by one in the table; of more, the groups are."""
+
+
 def _print_card(card: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
     splits = list(card["splits"])
-    table = Table(title=f"{card['kind']} sequences, recipe {card['recipe']['name']}")
-    table.add_column("source")
-    for name in ("contigs", "bases", "N", "GC", *splits):
-        table.add_column(name, justify="right")
-    for source in card["sources"]:
-        table.add_row(
-            source["name"],
-            f"{source['contigs']:,}",
-            f"{source['bases']:,}",
-            f"{source['n']:,}",
-            f"{source['gc']:.3f}",
-            *(f"{source['windows'].get(split, 0):,}" for split in splits),
-        )
-    Console(stderr=True).print(table)
+    title = f"{card['kind']} sequences, recipe {card['recipe']['name']}"
+    console = Console(stderr=True)
+    if len(card["sources"]) <= _SHOWN or "groups" not in card:
+        table = Table(title=title)
+        table.add_column("source")
+        for name in ("contigs", "bases", "N", "GC", *splits):
+            table.add_column(name, justify="right")
+        for source in card["sources"]:
+            table.add_row(
+                source["name"],
+                f"{source['contigs']:,}",
+                f"{source['bases']:,}",
+                f"{source['n']:,}",
+                f"{source['gc']:.3f}",
+                *(f"{source['windows'].get(split, 0):,}" for split in splits),
+            )
+        console.print(table)
+    if "groups" in card:
+        table = Table(title=title)
+        table.add_column("group")
+        for name in ("assemblies", "species", "bases", *splits):
+            table.add_column(name, justify="right")
+        for name, group in card["groups"].items():
+            counts = [group[key] for key in ("assemblies", "species", "bases")]
+            counts += [group["windows"][split] for split in splits]
+            table.add_row(name, *(f"{count:,}" for count in counts))
+        console.print(table)

@@ -1,9 +1,11 @@
 """Fetching: whatever the server and the machine do, only checked files have their names."""
 
 import dataclasses
+import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import signal
@@ -21,6 +23,7 @@ from data_pipelines.builders import build
 from data_pipelines.downloads import TransferError, part_of
 from data_pipelines.manifest import CHECKSUM_LIST, Assembly, Manifest, read_manifest, write_manifest
 from data_pipelines.mirrors import MIRROR, mirror_folders, mirrors
+from nt_jax import cli
 from nt_jax.errors import InputError
 
 BODY = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
@@ -496,3 +499,57 @@ def test_missing_and_changed_files_stop_a_build(server, tmp_path):
     stored_path(tmp_path / "out", remote).write_bytes(b">a\nACGT\n")
     with pytest.raises(InputError, match="expected sha256"):
         assemblies.sources(own, tmp_path / "out")
+
+
+def command(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_the_commands_fetch_and_build(server, tmp_path, capfd, monkeypatch):
+    letters = np.random.default_rng(2).choice(list("ACGT"), (3, 900))
+    for name, own in zip("abc", letters, strict=True):
+        server.files[f"/{name}.fa"] = f">chr\n{''.join(own)}\n".encode()
+    rows = [
+        row(f"{server.url}/{name}.fa", name, server.files[f"/{name}.fa"], split=split)
+        for name, split in zip("abc", ("train", "validation", "test"), strict=True)
+    ]
+    path = manifest(tmp_path, *rows).path
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "a.fa").write_bytes(server.files["/a.fa"])
+    monkeypatch.setenv(MIRROR, f"{tmp_path / 'none'},{mirror}")
+    out, dataset = tmp_path / "out", tmp_path / "dataset"
+    build_it = ["data", "build", "manifest", "--manifest", path, "--out", dataset]
+    build_it += ["--recipe", "window=60,stride=60,jitter=0", "--data-dir", out]
+    assert command(*build_it) == 2
+    assert f"`nt-jax data fetch {path} --out {out}` first" in capfd.readouterr().err
+    broken = server.files.pop("/c.fa")
+    assert command("data", "fetch", path, "--out", out) == 2
+    printed = capfd.readouterr()
+    assert printed.err.splitlines() == [
+        f"nt-jax: {server.url}/c.fa: the server answers 404 Not Found; correct the url"
+    ]
+    assert f"failed: {server.url}/c.fa" in printed.out
+    assert "| bacteria |     3 | 1,812 |          1 |      1 |     0 |      1 |   sha256 2 |" in (
+        printed.out
+    )
+    server.files["/c.fa"] = broken
+    assert command("data", "fetch", path, "--out", out, "--json") == 0
+    assert [own["how"] for own in json.loads(capfd.readouterr().out)] == [
+        "linked", "there", "downloaded",
+    ]  # fmt: skip
+    assert command(*build_it) == 0
+    printed = capfd.readouterr()
+    assert printed.out == f"{dataset}\n"
+    assert "bacteria" in printed.err
+    assert command("data", "verify", dataset) == 0
+
+
+def test_a_server_that_stays_away_is_no_bad_input(server, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(assemblies, "fetch", functools.partial(fetch, pauses=()))
+    server.faults = [503] * 20
+    path = manifest(tmp_path, row(f"{server.url}/a.fa", "a"), row(f"{server.url}/b.fa", "b")).path
+    assert command("data", "fetch", path, "--out", tmp_path / "out") == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "2 of 2 files are not there; first: " in line
+    assert "the server answers 503 Service Unavailable" in line
