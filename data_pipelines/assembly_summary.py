@@ -22,6 +22,7 @@ _NEEDED = (
     "genome_rep",
     "ftp_path",
 )
+_USED = (*_NEEDED, "excluded_from_refseq", "group", "genome_size")
 _NONE = ("", "na", "NA")
 _GENUS = re.compile(r"[A-Z][a-z]+(?:-[a-z]+)?")
 _EPITHET = re.compile(r"[a-z][a-z-]+")
@@ -76,14 +77,20 @@ def read_summary(path: pathlib.Path, group: str = "") -> Iterator[Record]:
     and line for a missing header or column, and lines that are cut off.
     """
     header: dict[str, int] = {}
+    columns = least = 0
     with opened(path, "table") as stream:
         for number, raw in enumerate(stream, start=1):
             line = raw.decode("utf-8", "replace").rstrip("\r\n")
             if line.startswith("#"):
                 names = line.lstrip("# ").split("\t")
                 if names[0] == "assembly_accession":
-                    header = {name.strip(): place for place, name in enumerate(names)}
+                    places = {name.strip(): place for place, name in enumerate(names)}
+                    header = {name: places[name] for name in _USED if name in places}
                     _require_columns(path, number, header, group)
+                    # Lines of the newest files are full; of older ones tools strip what is empty.
+                    columns = len(names)
+                    last_needed = max(header[name] for name in _NEEDED)
+                    least = columns if "group" in header else 1 + last_needed
                 continue
             if not line.strip():
                 continue
@@ -93,11 +100,9 @@ def read_summary(path: pathlib.Path, group: str = "") -> Iterator[Record]:
                     "with its lines that start with #"
                 )
             cells = line.split("\t")
-            # Lines of the newest files are full; in older ones tools stripped what was empty.
-            last = max(header[name] for name in (header if "group" in header else _NEEDED))
-            if len(cells) <= last:
+            if len(cells) < least:
                 raise InputError(
-                    f"{path}: line {number}: {len(cells)} columns, the header has {len(header)}; "
+                    f"{path}: line {number}: {len(cells)} columns, the header has {columns}; "
                     "the file is cut off or not tab-separated: fetch it again"
                 )
             yield _record({name: cells[i] for name, i in header.items() if i < len(cells)}, group)

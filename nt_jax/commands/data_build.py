@@ -1,6 +1,7 @@
 """`nt-jax data build`: genomes -> a dataset; its data card as a table."""
 
 import argparse
+import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", help="table of assemblies")
     parser.add_argument(
         "--data-dir", type=pathlib.Path, metavar="DIR",
-        help="folder that `nt-jax data fetch` filled; default: the files of the manifest in place",
+        help="folder that `nt-jax data fetch` filled; default: files of the manifest in place",
     )  # fmt: skip
     parser.add_argument(
         "--recipe", default="hf6200",
@@ -28,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for split in ("validation", "test"):
         parser.add_argument(
             f"--{split}", action="append", nargs="+", default=[], metavar="CONTIG",
-            help=f"contigs of the {split} split; default: those of the manifest, or seeded blocks",
+            help=f"contigs of the {split} split; default: its own, or seeded blocks",
         )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the block-wise split")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
     from data_pipelines import builders
 
-    genomes = _SOURCES[options.source](options)
+    given = _SOURCES[options.source](options)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
@@ -53,11 +54,11 @@ def run(options: argparse.Namespace) -> None:
             bar.update(task, completed=done, total=total, description=text)
 
         built = builders.build(
-            genomes,
+            given.genomes,
             options.out,
             recipe=options.recipe,
-            validation=flat(options.validation),
-            test=flat(options.test),
+            validation=given.validation,
+            test=given.test,
             seed=options.seed,
             workers=options.workers,
             kind=options.kind,
@@ -69,7 +70,16 @@ def run(options: argparse.Namespace) -> None:
     print(built.path)
 
 
-def _fasta(options: argparse.Namespace) -> "list[str | Source]":
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What a source of genomes gives to the build."""
+
+    genomes: "list[str | Source]"
+    validation: list[str]
+    test: list[str]
+
+
+def _fasta(options: argparse.Namespace) -> _Given:
     fastas = flat(options.fasta)
     if not fastas:
         raise InputError("nt-jax data build fasta: name at least one file with --fasta")
@@ -78,10 +88,10 @@ def _fasta(options: argparse.Namespace) -> "list[str | Source]":
             "nt-jax data build fasta: --manifest and --data-dir belong to "
             "`nt-jax data build manifest`"
         )
-    return [*fastas]
+    return _Given([*fastas], flat(options.validation), flat(options.test))
 
 
-def _manifest(options: argparse.Namespace) -> "list[str | Source]":
+def _manifest(options: argparse.Namespace) -> _Given:
     from data_pipelines import assemblies
     from data_pipelines.manifest import read_manifest
 
@@ -89,10 +99,29 @@ def _manifest(options: argparse.Namespace) -> "list[str | Source]":
         raise InputError("nt-jax data build manifest: name the table with --manifest")
     if options.fasta:
         raise InputError("nt-jax data build manifest: --fasta belongs to `nt-jax data build fasta`")
-    return [*assemblies.sources(read_manifest(options.manifest), options.data_dir)]
+    genomes = assemblies.sources(read_manifest(options.manifest), options.data_dir)
+    return _Given([*genomes], flat(options.validation), flat(options.test))
 
 
-_SOURCES = {"fasta": _fasta, "manifest": _manifest}
+def _human_reference(options: argparse.Namespace) -> _Given:
+    from data_pipelines import assemblies, human_reference
+
+    fastas = flat(options.fasta)
+    if len(fastas) + bool(options.data_dir) != 1 or options.manifest:
+        raise InputError(
+            "nt-jax data build human_reference: give one GRCh38 file with --fasta, or --data-dir "
+            "DIR after `nt-jax data fetch human_reference --out DIR`"
+        )
+    if fastas:
+        path = pathlib.Path(fastas[0])
+    else:
+        path = assemblies.sources(human_reference.MANIFEST, options.data_dir)[0].files[0]
+    held_out = flat(options.validation), flat(options.test)
+    validation, test = held_out if any(held_out) else human_reference.HELD_OUT
+    return _Given([human_reference.source(path)], [*validation], [*test])
+
+
+_SOURCES = {"fasta": _fasta, "manifest": _manifest, "human_reference": _human_reference}
 """What a dataset can be built of."""
 _SHOWN = 40
 """Sources listed one by one in the table; of more, the groups are."""
@@ -120,6 +149,13 @@ def _print_card(card: dict) -> None:
                 *(f"{source['windows'].get(split, 0):,}" for split in splits),
             )
         console.print(table)
+    for source in card["sources"]:
+        if source.get("left_out_contigs"):
+            console.print(
+                f"{source['name']}: {source['left_out_contigs']:,} contigs of "
+                f"{source['left_out_bases']:,} bases are no primary chromosomes and are left out",
+                highlight=False,
+            )
     if "groups" in card:
         table = Table(title=title)
         table.add_column("group")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("manifest", metavar="MANIFEST", help="table of assemblies")
+    parser.add_argument(
+        "manifest", metavar="MANIFEST", help="table of assemblies, or human_reference"
+    )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to fetch into")
     parser.add_argument("--workers", type=int, default=4, help="files at a time")
     common.as_json(parser, "outcome of every row")
@@ -25,13 +27,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Fetches what is missing; InputError or TransferError when a row failed."""
+    from data_pipelines import human_reference
     from data_pipelines.assemblies import fetch
     from data_pipelines.manifest import read_manifest
     from data_pipelines.mirrors import mirrors
 
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1")
-    manifest = read_manifest(options.manifest)
+    if options.manifest == human_reference.NAME:
+        manifest = human_reference.MANIFEST
+    else:
+        manifest = read_manifest(options.manifest)
     common.end_on_sigterm()
     with _bars(len(manifest.assemblies)) as tell:
         outcomes = fetch(
