@@ -52,35 +52,38 @@ def _bars(rows: int) -> Iterator[Callable[[str, str, int, int | None], None]]:
     """One bar a file at work and one for all of them, on a terminal."""
     from rich import progress
     from rich.console import Console
+    from rich.filesize import decimal
 
     console = Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.TextColumn("{task.fields[text]}"),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
     )
     with progress.Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        every = bars.add_task("all", total=0, text=f"0 of {rows} files")
+        every = bars.add_task("all", total=rows, text=f"0 of {rows:,} files")
         tasks: dict[str, progress.TaskID] = {}
-        finished: set[str] = set()
         sizes: dict[str, int] = {}
+        finished: set[str] = set()
 
         def tell(accession: str, text: str, there: int, total: int | None) -> None:
             sizes[accession] = there
             if text in ("fetching", "checking"):
                 if accession not in tasks:
                     tasks[accession] = bars.add_task(accession, total=total, text=text)
-                bars.update(tasks[accession], completed=there, total=total, text=text)
+                size = decimal(there) if total is None else f"{decimal(there)} of {decimal(total)}"
+                bars.update(tasks[accession], completed=there, total=total, text=f"{text} {size}")
             else:
                 finished.add(accession)
                 if accession in tasks:
                     bars.remove_task(tasks.pop(accession))
+            there_in_all = decimal(sum(list(sizes.values())))
             bars.update(
-                every, completed=sum(sizes.values()), text=f"{len(finished)} of {rows} files"
+                every,
+                completed=len(finished),
+                text=f"{len(finished):,} of {rows:,} files, {there_in_all}",
             )
 
         yield tell

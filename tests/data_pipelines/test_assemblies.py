@@ -378,7 +378,8 @@ def test_two_processes_do_not_fetch_into_one_folder(server, tmp_path):
         get(tmp_path, row(f"{server.url}/g.fa"))
 
 
-def test_a_fetch_killed_with_sigkill_is_finished_by_the_same_command(server, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+def test_a_fetch_that_is_ended_is_finished_by_the_same_command(server, tmp_path, number, code):
     server.files["/g.fa"] = BODY
     server.block_seconds = 0.02
     wanted = row(f"{server.url}/g.fa")
@@ -392,8 +393,8 @@ def test_a_fetch_killed_with_sigkill_is_finished_by_the_same_command(server, tmp
         part_of(path).exists() and part_of(path).stat().st_size > 50_000
     ):
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    assert process.wait() == code
     assert not path.exists()
     assert 50_000 < part_of(path).stat().st_size < len(BODY)
     server.block_seconds = 0

@@ -143,7 +143,8 @@ def test_debug_shows_the_traceback(capfd):
 
 
 def test_help_names_units_defaults_and_overrides(capfd, monkeypatch):
-    for command in (["data", "build"], ["evaluate"], ["probe"], ["report"], ["data", "trace"]):
+    data = [["data", name] for name in ("build", "fetch", "manifest", "trace")]
+    for command in (*data, ["evaluate"], ["probe"], ["report"]):
         with pytest.raises(SystemExit) as stopped:
             cli.main([*command, "--help"])
         assert stopped.value.code == 0
