@@ -252,15 +252,16 @@ def _bring(
     passed_over: list[str],
 ) -> tuple[str, str]:
     """(how, from where) the checked file came to its path; places that do not do are noted."""
-    if path.is_symlink():
-        path.unlink()  # it is made again if its target still is what it should be
     if path.exists():
         say("checking", path.stat().st_size, path.stat().st_size)
         try:
             checksums.require(path, expected)
+            return "there", str(path)
         except checksums.MismatchError as error:
-            raise InputError(f"{error}; remove it and run the same command again") from None
-        return "there", str(path)
+            if not path.is_symlink():
+                raise InputError(f"{error}; remove it and run the same command again") from None
+    if path.is_symlink():
+        path.unlink()  # its target is gone or another file now
     problem: Exception | None = None
     for place in places:
         try:

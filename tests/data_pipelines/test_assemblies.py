@@ -16,6 +16,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipelines import assemblies
 from data_pipelines.assemblies import fetch, stored_path
@@ -107,9 +109,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.connection.close()
 
 
-@pytest.fixture
-def server(monkeypatch):
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def server():
     with Server() as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
@@ -199,6 +205,38 @@ def test_a_file_that_changes_between_attempts_is_not_glued(server, tmp_path, eta
         assert files(tmp_path / "out") == []
         (outcome,) = get(tmp_path, row(f"{server.url}/g.fa", body=new))
         assert outcome.path.read_bytes() == new
+
+
+CHANGES = st.sampled_from(["cut", "cut", 503, "change", "ranges", "no ranges"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(CHANGES, max_size=8), st.integers(0, 2**32))
+def test_whatever_happens_a_file_is_one_version_as_a_whole(tmp_path_factory, events, seed):
+    """No checksum and no size: the ETag alone keeps versions apart."""
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("fetch")
+    versions = [rng.integers(0, 256, 40_000, np.uint8).tobytes()]
+
+    def change(server):
+        versions.append(rng.integers(0, 256, int(rng.integers(1, 60_000)), np.uint8).tobytes())
+        server.files["/g.fa"] = versions[-1]
+
+    actions = {
+        "change": change,
+        "ranges": lambda server: setattr(server, "ranges", True),
+        "no ranges": lambda server: setattr(server, "ranges", False),
+    }
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        server.files["/g.fa"] = versions[0]
+        server.faults = [actions.get(event, event) for event in events]
+        wanted = row(f"{server.url}/g.fa", checksum="")
+        while (outcome := get(folder, wanted)[0]).error:
+            assert isinstance(outcome.error, TransferError)
+            assert not outcome.path.exists()
+        assert outcome.path.read_bytes() in versions
+        server.shutdown()
 
 
 def test_attempts_are_bounded_and_the_same_command_finishes(server, tmp_path):
@@ -303,6 +341,7 @@ def test_local_files_are_checked_and_linked(tmp_path):
     assert outcome.how == "linked"
     assert outcome.path.is_symlink()
     assert outcome.path.read_bytes() == BODY
+    assert get(tmp_path, wanted)[0].how == "there"
     (tmp_path / "g.fa").write_bytes(BODY[:-1])
     (outcome,) = get(tmp_path, wanted)
     assert f"{tmp_path / 'g.fa'}: expected sha256:" in str(outcome.error)
@@ -537,7 +576,7 @@ def test_the_commands_fetch_and_build(server, tmp_path, capfd, monkeypatch):
     server.files["/c.fa"] = broken
     assert command("data", "fetch", path, "--out", out, "--json") == 0
     assert [own["how"] for own in json.loads(capfd.readouterr().out)] == [
-        "linked", "there", "downloaded",
+        "there", "there", "downloaded",
     ]  # fmt: skip
     assert command(*build_it) == 0
     printed = capfd.readouterr()
