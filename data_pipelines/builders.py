@@ -71,7 +71,8 @@ def build(
     """Writes the windows of all sources to the folder `out`.
 
     Args:
-        fastas: FASTA files; or sources of another kind.
+        fastas: FASTA files; or sources of another kind. Where sources have a split, all need one,
+            and none of the arguments on splits is taken.
         out: folder to create; `out.incomplete` beside it exists while the build runs.
         recipe: the cutting, by name, text or value.
         validation: contigs held out for validation, `NAME` or `SOURCE:NAME`.
@@ -86,13 +87,15 @@ def build(
         progress: told how far the work is.
 
     Raises:
-        InputError: bad input file, unknown contig, no window left, or `out` holds something else.
+        InputError: bad input file, unknown contig, contradicting splits, no window left, or `out`
+            holds something else.
     """
     cutting = windows.recipe(recipe) if isinstance(recipe, str) else recipe
     if kind not in ("real", "simulated"):
         raise InputError(f"kind is {kind!r}; say whether the data are 'real' or 'simulated'")
-    by_name = bool(validation or test)
     sources = _sources(fastas)
+    validation, test, by_source = _held_out(sources, validation, test)
+    by_name = bool(by_source or validation or test)
     arguments = {
         "format": FORMAT,
         "recipe": dataclasses.asdict(cutting),
@@ -120,8 +123,8 @@ def build(
             plan = survey(
                 sources,
                 cutting,
-                validation=validation,
-                test=test,
+                validation=() if by_source else validation,
+                test=() if by_source else test,
                 seed=seed,
                 validation_share=validation_share,
                 shard_windows=shard_windows,
@@ -182,6 +185,23 @@ def _other_format(folder: pathlib.Path, found: Any) -> dict[str, Any]:
 def _sources(fastas: Sequence[str | os.PathLike[str] | Source]) -> list[Source]:
     read = iter(fasta_sources([item for item in fastas if not isinstance(item, Source)]))
     return [item if isinstance(item, Source) else next(read) for item in fastas]
+
+
+def _held_out(
+    sources: Sequence[Source], validation: Sequence[str], test: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str], bool]:
+    """(names in validation, names in test, whether these are sources and not contigs)."""
+    without = [source.name for source in sources if not source.split]
+    if len(without) == len(sources):
+        return validation, test, False
+    if without:
+        raise InputError(f"{without[0]}: has no split, but other sources have; give all one")
+    if validation or test:
+        raise InputError(
+            "--validation and --test: the sources have their splits already; leave these out"
+        )
+    held_out = [[s.name for s in sources if s.split == split] for split in SPLITS[1:]]
+    return held_out[0], held_out[1], True
 
 
 def _existing(out: pathlib.Path, fingerprint: str) -> Built | None:
@@ -282,9 +302,30 @@ def _datacard(
             reason: sum(source["dropped"][reason] for source in sources)
             for reason in ("short_contigs", "n_windows", "boundary_windows")
         },
+        **_groups(sources),
         "sources": sources,
         "shards": [dataclasses.asdict(shard) for shard in shards],
     }
+
+
+def _groups(sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Assemblies, species, bases and windows of each group, where sources have one."""
+    groups: dict[str, dict[str, Any]] = {}
+    species: dict[str, set[str]] = {}
+    for source in sources:
+        if "group" not in source:
+            continue
+        name = source["group"]
+        own = groups.setdefault(
+            name, {"assemblies": 0, "species": 0, "bases": 0, "windows": dict.fromkeys(SPLITS, 0)}
+        )
+        species.setdefault(name, set()).add(source["species"])
+        own["assemblies"] += 1
+        own["species"] = len(species[name])
+        own["bases"] += source["bases"]
+        for split in SPLITS:
+            own["windows"][split] += source["windows"][split]
+    return {"groups": groups} if groups else {}
 
 
 def _write_tfds_metadata(

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.fasta import Contig, read_fasta
@@ -27,6 +27,10 @@ class Source:
     """Yields the contigs, the same ones in the same order at every call."""
     panels: tuple[Panel, ...] = ()
     """Files of phased genotypes of the same samples, called on these contigs."""
+    split: str = ""
+    """Split of the whole source; empty: its contigs or blocks are divided."""
+    about: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    """What else the datacard says of it, such as its species and group."""
 
 
 def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
@@ -57,7 +61,7 @@ def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
 
 
 def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Name and files with their checksums of each source, as JSON; paths are left out.
+    """Name, split, files with their checksums and more of each source, as JSON; without paths.
 
     Raises InputError when there is no source, two have one name or the same content, or the files
     of genotypes of one have other samples.
@@ -74,7 +78,8 @@ def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
                 files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": digest})
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        described.append({"name": source.name, "files": files})
+        split = {"split": source.split} if source.split else {}
+        described.append({"name": source.name, **source.about, **split, "files": files})
         if source.panels:
             described[-1]["haplotypes"] = _panels(source)
     for i, own in enumerate(described):

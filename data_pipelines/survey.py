@@ -5,7 +5,7 @@ was killed goes on without a second survey.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def survey(
     shard_windows: int,
     progress: Progress,
 ) -> Plan:
-    """Reads all contigs once.
+    """Reads all contigs once. Splits are those of the sources, else by name, else by blocks.
 
     Raises InputError for bad input, an unknown contig in `validation` or `test`, when no window
     is left at all, or none for training or for a split that was asked for.
@@ -111,7 +111,11 @@ def survey(
             starts.append(own)
             facts.append(_facts(source.name, contig, dropped))
     sizes = [ContigSize(c.source, c.name, c.start, c.length) for c in facts]
-    if validation or test:
+    asked: dict[str, Sequence[str]] = {"validation": validation, "test": test}
+    by_source = {source.name: source.split for source in sources if source.split}
+    if by_source:
+        splits = windows.split_by_source(sizes, by_source)
+    elif validation or test:
         splits = windows.split_by_name(sizes, validation, test)
     else:
         splits = windows.split_by_blocks(sizes, starts, recipe, seed, validation_share)
@@ -124,7 +128,7 @@ def survey(
         )
         for contig, own in zip(facts, codes, strict=True)
     ]
-    _require_windows(facts, recipe, {"validation": validation, "test": test})
+    _require_windows(facts, recipe, by_source, asked)
     kept = [own[own != windows.BOUNDARY] for own in codes]
     return Plan(tuple(facts), tuple(splits), tuple(_units(facts, kept, shard_windows)))
 
@@ -167,7 +171,10 @@ def _facts(source: str, contig: Contig, dropped: int) -> ContigFacts:
 
 
 def _require_windows(
-    facts: Sequence[ContigFacts], recipe: Recipe, asked: dict[str, Sequence[str]]
+    facts: Sequence[ContigFacts],
+    recipe: Recipe,
+    by_source: Mapping[str, str],
+    asked: Mapping[str, Sequence[str]],
 ) -> None:
     totals = dict(zip(SPLITS, np.sum([c.windows for c in facts], axis=0).tolist(), strict=True))
     longest = max(facts, key=lambda contig: contig.length)
@@ -177,6 +184,13 @@ def _require_windows(
             f"(the longest, {longest.name}, has {longest.length} bases; windows more than half N "
             "are dropped); choose a recipe with shorter windows"
         )
+    for split in dict.fromkeys(["train", *by_source.values()] if by_source else []):
+        if not totals[split]:
+            count = list(by_source.values()).count(split)
+            raise InputError(
+                f"{split}: no window of {recipe.length} bases is left of its {count} sources; "
+                "give it others, or choose a recipe with shorter windows"
+            )
     if not totals["train"]:
         raise InputError(
             "no window is left for training; hold out fewer contigs with --validation and --test"

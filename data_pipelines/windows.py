@@ -7,7 +7,7 @@ the contig as it stands in the file. A recipe is named, or written as text:
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -192,6 +192,16 @@ def split_by_name(
     return [
         ContigSplits(max(1, contig.length), np.array([code], np.int8))
         for contig, code in zip(contigs, codes, strict=True)
+    ]
+
+
+def split_by_source(contigs: Sequence[ContigSize], splits: Mapping[str, str]) -> list[ContigSplits]:
+    """Whole sources to splits: all contigs of a source go to `splits[source]`."""
+    return [
+        ContigSplits(
+            max(1, contig.length), np.array([SPLITS.index(splits[contig.source])], np.int8)
+        )
+        for contig in contigs
     ]
 
 

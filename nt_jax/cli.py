@@ -14,6 +14,8 @@ from nt_jax.errors import InputError, nearest
 FINISHED, FAILED, BAD_INPUT = 0, 1, 2
 COMMANDS = {
     "data build": ("data_build", "Cut FASTA files into a dataset."),
+    "data manifest": ("data_manifest", "Choose assemblies: write the manifest of a named set."),
+    "data fetch": ("data_fetch", "Fetch the assemblies of a manifest, checked."),
     "data verify": ("data_verify", "Check a dataset: bytes, counts, leakage."),
     "data trace": ("data_trace", "Which windows fed a step of a run."),
     "pretrain": ("pretrain", "Train a masked language model; again = resume."),

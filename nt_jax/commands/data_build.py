@@ -1,4 +1,4 @@
-"""`nt-jax data build`: FASTA files -> a dataset; its data card as a table."""
+"""`nt-jax data build`: genomes -> a dataset; its data card as a table."""
 
 import argparse
 import collections
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("source", choices=["fasta"], metavar="SOURCE", help="fasta")
+    parser.add_argument("source", choices=list(_SOURCES), metavar="SOURCE", help="|".join(_SOURCES))
     parser.add_argument("--out", type=pathlib.Path, required=True, help="dataset folder to write")
     parser.add_argument("--fasta", action="append", nargs="+", default=[], help="FASTA file(s)")
+    parser.add_argument("--manifest", help="table of assemblies")
+    parser.add_argument(
+        "--data-dir", type=pathlib.Path, metavar="DIR",
+        help="folder that `nt-jax data fetch` filled; default: files of the manifest in place",
+    )  # fmt: skip
     parser.add_argument(
         "--recipe", default="hf6200",
         help="paper6100|hf6200|paper12k|hf12k|window=BASES,stride=BASES,jitter=BASES",
@@ -46,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for split in ("validation", "test"):
         parser.add_argument(
             f"--{split}", action="append", nargs="+", default=[], metavar="CONTIG",
-            help=f"contigs of the {split} split; default: seeded blocks",
+            help=f"contigs of the {split} split; default: its own, or seeded blocks",
         )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the block-wise split")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -62,10 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
     from data_pipelines import builders
 
-    fastas = flat(options.fasta)
-    if not fastas:
-        raise InputError("nt-jax data build fasta: name at least one file with --fasta")
-    sources = _with_genotypes(fastas, options)
+    given = _with_genotypes(_SOURCES[options.source](options), options)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
@@ -74,11 +76,11 @@ def run(options: argparse.Namespace) -> None:
             bar.update(task, completed=done, total=total, description=text)
 
         built = builders.build(
-            sources,
+            given.genomes,
             options.out,
             recipe=options.recipe,
-            validation=flat(options.validation),
-            test=flat(options.test),
+            validation=given.validation,
+            test=given.test,
             seed=options.seed,
             workers=options.workers,
             kind=options.kind,
@@ -90,17 +92,90 @@ def run(options: argparse.Namespace) -> None:
     print(built.path)
 
 
-def _with_genotypes(fastas: list[str], options: argparse.Namespace) -> "list[Source]":
-    """The sources; genotypes belong to the only one."""
-    from data_pipelines.genotypes import open_panel
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What a source of genomes gives to the build."""
+
+    genomes: "list[Source]"
+    validation: list[str]
+    test: list[str]
+
+
+def _fasta(options: argparse.Namespace) -> _Given:
+    fastas = flat(options.fasta)
+    if not fastas:
+        raise InputError("nt-jax data build fasta: name at least one file with --fasta")
+    if options.manifest or options.data_dir:
+        raise InputError(
+            "nt-jax data build fasta: --manifest and --data-dir belong to "
+            "`nt-jax data build manifest`"
+        )
     from data_pipelines.sources import fasta_sources
 
-    sources = fasta_sources(fastas)
+    return _Given(fasta_sources(fastas), flat(options.validation), flat(options.test))
+
+
+def _manifest(options: argparse.Namespace) -> _Given:
+    from data_pipelines import assemblies
+    from data_pipelines.manifest import read_manifest
+
+    if not options.manifest:
+        raise InputError("nt-jax data build manifest: name the table with --manifest")
+    if options.fasta:
+        raise InputError("nt-jax data build manifest: --fasta belongs to `nt-jax data build fasta`")
+    genomes = assemblies.sources(read_manifest(options.manifest), options.data_dir)
+    return _Given([*genomes], flat(options.validation), flat(options.test))
+
+
+def _human_reference(options: argparse.Namespace) -> _Given:
+    from data_pipelines import assemblies, human_reference
+
+    fastas = flat(options.fasta)
+    if len(fastas) + bool(options.data_dir) != 1 or options.manifest:
+        raise InputError(
+            "nt-jax data build human_reference: give one GRCh38 file with --fasta, or --data-dir "
+            "DIR after `nt-jax data fetch human_reference --out DIR`"
+        )
+    if fastas:
+        path = pathlib.Path(fastas[0])
+    else:
+        path = assemblies.sources(human_reference.MANIFEST, options.data_dir)[0].files[0]
+    held_out = flat(options.validation), flat(options.test)
+    validation, test = held_out if any(held_out) else human_reference.HELD_OUT
+    return _Given([human_reference.source(path)], [*validation], [*test])
+
+
+def _thousand_genomes(options: argparse.Namespace) -> _Given:
+    if not options.vcf:
+        raise InputError(
+            "nt-jax data build thousand_genomes: name the phased genotypes with --vcf, one file a "
+            "chromosome"
+        )
+    return _human_reference(options)
+
+
+_SOURCES = {
+    "fasta": _fasta,
+    "manifest": _manifest,
+    "human_reference": _human_reference,
+    "thousand_genomes": _thousand_genomes,
+}
+"""What a dataset can be built of."""
+_SHOWN = 40
+"""Sources listed one by one in the table; of more, the groups are."""
+
+
+def _with_genotypes(given: _Given, options: argparse.Namespace) -> _Given:
+    """The sources, the only one with the genotypes of `--vcf`."""
+    from data_pipelines.genotypes import open_panel
+
     files = flat(options.vcf)
     if not files:
-        return sources
-    if len(sources) > 1:
-        raise InputError("--vcf: name one FASTA file only, the one the genotypes were called on")
+        if options.samples or options.exclude_samples:
+            raise InputError("--samples and --exclude-samples: name the genotypes with --vcf")
+        return given
+    if len(given.genomes) > 1:
+        raise InputError("--vcf: name one genome only, the one the genotypes were called on")
     wanted = _names(flat(options.samples))
     panels = tuple(
         open_panel(
@@ -112,7 +187,8 @@ def _with_genotypes(fastas: list[str], options: argparse.Namespace) -> "list[Sou
         )
         for file in files
     )
-    return [dataclasses.replace(sources[0], panels=panels)]
+    genomes = [dataclasses.replace(given.genomes[0], panels=panels)]
+    return dataclasses.replace(given, genomes=genomes)
 
 
 def _names(given: list[str]) -> list[str]:
@@ -129,24 +205,42 @@ def _print_card(card: dict) -> None:
     from rich.table import Table
 
     splits = list(card["splits"])
-    table = Table(title=f"{card['kind']} sequences, recipe {card['recipe']['name']}")
-    table.add_column("source")
-    for name in ("contigs", "bases", "N", "GC", *splits):
-        table.add_column(name, justify="right")
-    for source in card["sources"]:
-        table.add_row(
-            source["name"],
-            f"{source['contigs']:,}",
-            f"{source['bases']:,}",
-            f"{source['n']:,}",
-            f"{source['gc']:.3f}",
-            *(f"{source['windows'].get(split, 0):,}" for split in splits),
-        )
+    title = f"{card['kind']} sequences, recipe {card['recipe']['name']}"
     console = Console(stderr=True)
-    console.print(table)
+    if len(card["sources"]) <= _SHOWN or "groups" not in card:
+        table = Table(title=title)
+        table.add_column("source")
+        for name in ("contigs", "bases", "N", "GC", *splits):
+            table.add_column(name, justify="right")
+        for source in card["sources"]:
+            table.add_row(
+                source["name"],
+                f"{source['contigs']:,}",
+                f"{source['bases']:,}",
+                f"{source['n']:,}",
+                f"{source['gc']:.3f}",
+                *(f"{source['windows'].get(split, 0):,}" for split in splits),
+            )
+        console.print(table)
     for source in card["sources"]:
         if "haplotypes" in source:
             console.print(_haplotypes(source), highlight=False)
+        if source.get("left_out_contigs"):
+            console.print(
+                f"{source['name']}: {source['left_out_contigs']:,} contigs of "
+                f"{source['left_out_bases']:,} bases are no primary chromosomes and are left out",
+                highlight=False,
+            )
+    if "groups" in card:
+        table = Table(title=title)
+        table.add_column("group")
+        for name in ("assemblies", "species", "bases", *splits):
+            table.add_column(name, justify="right")
+        for name, group in card["groups"].items():
+            counts = [group[key] for key in ("assemblies", "species", "bases")]
+            counts += [group["windows"][split] for split in splits]
+            table.add_row(name, *(f"{count:,}" for count in counts))
+        console.print(table)
 
 
 def _haplotypes(source: dict) -> str:

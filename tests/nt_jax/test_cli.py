@@ -43,6 +43,16 @@ def refused(capfd, *arguments: object) -> str:
         (["pretrain", "nt_v2_nano", "--workdir", "w", "--data", "/nowhere"], "/nowhere"),
         (["data", "build", "fasta", "--out", "d"], "--fasta"),
         (["data", "build", "fasta", "--out", "d", "--fasta", "/nowhere.fa"], "/nowhere.fa"),
+        (["data", "build", "manifest", "--out", "d"], "name the table with --manifest"),
+        (["data", "build", "manifest", "--out", "d", "--manifest", "/no.tsv"], "/no.tsv"),
+        (["data", "build", "fasta", "--out", "d", "--fasta", "f", "--manifest", "m"], "--manifest"),
+        (["data", "build", "manifets", "--out", "d"], "did you mean 'manifest'"),
+        (["data", "fetch", "/no.tsv", "--out", "d"], "/no.tsv"),
+        (["data", "fetch", "/no.tsv", "--out", "d", "--workers", "0"], "--workers 0"),
+        (
+            ["data", "manifest", "multispecies", "--assembly-summary", "/no.txt", "--out", "m.tsv"],
+            "/no.txt",
+        ),
         (["data", "biuld"], "did you mean 'build'"),
         (["data", "verify", "/nowhere"], "/nowhere"),
         (["data", "trace", "/nowhere", "--step", "1"], "not a workdir"),
@@ -133,7 +143,8 @@ def test_debug_shows_the_traceback(capfd):
 
 
 def test_help_names_units_defaults_and_overrides(capfd, monkeypatch):
-    for command in (["data", "build"], ["evaluate"], ["probe"], ["report"], ["data", "trace"]):
+    data = [["data", name] for name in ("build", "fetch", "manifest", "trace")]
+    for command in (*data, ["evaluate"], ["probe"], ["report"]):
         with pytest.raises(SystemExit) as stopped:
             cli.main([*command, "--help"])
         assert stopped.value.code == 0

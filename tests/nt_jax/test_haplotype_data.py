@@ -211,3 +211,8 @@ def test_genotypes_that_do_not_fit_are_refused(source, vcf, fasta, tmp_path, cap
     where = ["--fasta", str(fasta), str(fasta), "--vcf", str(vcf), "--out", str(tmp_path / "x")]
     assert cli.main(["data", "build", "fasta", *where]) == 2
     assert "given twice" in capsys.readouterr().err
+    where = ["--fasta", str(fasta), "--out", str(tmp_path / "x")]
+    assert cli.main(["data", "build", "fasta", *where, "--samples", "HG00096"]) == 2
+    assert "name the genotypes with --vcf" in capsys.readouterr().err
+    assert cli.main(["data", "build", "thousand_genomes", *where]) == 2
+    assert "name the phased genotypes with --vcf" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from data_pipelines.mirrors import MIRROR, mirror_folders
 from nt_jax.errors import InputError, nearest
 from nt_jax.evaluation.table import aligned
 from nt_jax.evaluation.tasks.layouts import Parts
@@ -13,14 +14,11 @@ from nt_jax.evaluation.tasks.read import assemble, read_task, rows_of
 from nt_jax.evaluation.tasks.registry import REGISTRY, SUITES, Entry
 from nt_jax.evaluation.tasks.task import Task
 
-MIRROR = "NT_JAX_DATA_MIRROR"
-"""Environment variable that names a folder with data."""
-
 
 def find_task(name_or_path: str | os.PathLike[str], roots: Sequence[pathlib.Path] = ()) -> Task:
     """The task at a path, or the registered task of that name in one of the data folders.
 
-    Looked through are `roots`, then the folder that NT_JAX_DATA_MIRROR names. What differs from
+    Looked through are `roots`, then the folders that NT_JAX_DATA_MIRROR names. What differs from
     the published sizes is in the audit. Raises InputError that says what to fetch and where to put
     it, or the nearest name.
     """
@@ -44,8 +42,7 @@ def locate(entry: Entry, roots: Sequence[pathlib.Path] = ()) -> pathlib.Path | N
 
 
 def _roots(roots: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    mirror = os.environ.get(MIRROR)
-    return [*map(pathlib.Path, roots), *([pathlib.Path(mirror)] if mirror else [])]
+    return [*map(pathlib.Path, roots), *mirror_folders()]
 
 
 def _places(entry: Entry, root: pathlib.Path) -> Iterator[pathlib.Path]:
