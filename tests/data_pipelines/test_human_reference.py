@@ -95,3 +95,28 @@ def test_without_a_file_the_fetching_command_is_named(tmp_path, capfd):
     assert "`nt-jax data fetch human_reference --out DIR`" in capfd.readouterr().err
     assert cli.main([*command, "--data-dir", str(tmp_path)]) == 2
     assert f"`nt-jax data fetch human_reference --out {tmp_path}` first" in capfd.readouterr().err
+
+
+def test_people_of_one_file_a_chromosome(tmp_path, capfd):
+    """The genotypes name the chromosomes as UCSC does, the reference as RefSeq."""
+    path = write(tmp_path / "g.fa", NAMES["refseq"])
+    lines = path.read_text().splitlines()
+    contigs = {name: lines[2 * i + 1] for i, name in enumerate(LENGTHS)}
+    files = []
+    for name in ("chr1", "chr22"):
+        ref = contigs[name][49]
+        alt = "A" if ref != "A" else "C"
+        columns = [name, "50", ".", ref, alt, ".", ".", ".", "GT", "0|1", "1|1"]
+        header = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "a", "b"]
+        head = f"##fileformat=VCFv4.2\n##contig=<ID={name}>\n"
+        head += '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
+        files.append(tmp_path / f"{name}.vcf")
+        files[-1].write_text(head + "\t".join(header) + "\n" + "\t".join(columns) + "\n")
+    command = ["data", "build", "thousand_genomes", "--fasta", str(path), "--vcf", *map(str, files)]
+    command += ["--out", str(tmp_path / "out"), "--recipe", "window=100,stride=100,jitter=0"]
+    assert cli.main([*command, "--workers", "2"]) == 0
+    assert "GRCh38: 4 haplotypes" in capfd.readouterr().err
+    card = json.loads((tmp_path / "out" / "datacard.json").read_text())
+    assert (card["validation"], card["test"]) == (["chr21"], ["chr22"])
+    read = card["sources"][0]["haplotypes"]["read"]
+    assert [(counts["records"], counts["carriers"]) for counts in read] == [(1, 3), (1, 3)]

@@ -154,6 +154,7 @@ def score(
         for out in outs:
             output.write(out, parts, source, settings.layers, contigs, _origin(key, checkpoint))
         if settings.label:
+            tell(f"ranking by {len(job.columns)} scores and controls, with intervals")
             summary["label"] = labelled.evaluate(
                 parts, settings.label, settings.group, job.columns, settings.seed
             )
