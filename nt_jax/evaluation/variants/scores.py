@@ -141,11 +141,14 @@ def model_scores(
 def unigram_llr(
     prepared: Prepared, log_counts: Float[np.ndarray, " kmers"], batch_tokens: int = BATCH_TOKENS
 ) -> Float[np.ndarray, " N"]:
-    """`llr` of a model that knows the frequencies of k-mers and no context."""
+    """`llr` of a model that knows the frequencies of k-mers and no context.
+
+    Rounded to five decimals: many alleles have the same score, and stay ties in any batch.
+    """
     answers = prepared.questions.answer(
         batch_tokens, lambda batch: device.unigram_scores(log_counts, batch.targets)
     )
-    return _spread(prepared.reasons, _ratios(prepared.asked, answers)[LLR])
+    return _spread(prepared.reasons, _ratios(prepared.asked, answers)[LLR]).round(5)
 
 
 def _ask(
