@@ -117,6 +117,9 @@ class DataConfig:
     """Tokens of one training sequence, `<cls>` included."""
     reverse_complement: float = 0.5
     """Probability that a window is read from the other strand."""
+    weights: str = "proportional"
+    """How often each source is read: proportional, temperature=T, equal, species, group, manifest,
+    NAME=W,... or several with the step from which they hold: RULE;RULE@STEP."""
     haplotypes: Literal["drawn", "reference"] = "drawn"
     """Where the dataset has haplotypes: one drawn for each row, or the reference always."""
     workers: int = 0

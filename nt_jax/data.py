@@ -29,6 +29,7 @@ from data_pipelines.records import (
 )
 from data_pipelines.windows import Recipe
 from data_pipelines.workers import die_with_parent
+from nt_jax import mixture
 from nt_jax.config import DataConfig
 from nt_jax.errors import InputError
 from nt_jax.fasta_source import FASTA_SPLIT, FastaWindows, Windows, check_split, fasta_windows
@@ -132,8 +133,14 @@ def train_order(
         )
     offsets = count_offsets(dataset.recipe, tokenizer.k, data_config.sequence_length)
     check_split(dataset, "train")
+    sources = mixture.components(dataset.datacard, "train")
     return TrainOrder(
-        dataset.splits["train"], global_batch, seed, offsets, data_config.reverse_complement
+        dataset.splits["train"],
+        global_batch,
+        seed,
+        offsets,
+        data_config.reverse_complement,
+        mixture.phases(data_config.weights, sources, global_batch, seed),
     )
 
 

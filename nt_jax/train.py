@@ -59,7 +59,11 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)
     optimizer = optim.optimizer(experiment.optim, steps)
-    workdir.claim(folder, experiment, dataset.fingerprint, init_from)
+    order = {"global_batch": experiment.train.global_batch, "seed": experiment.train.seed}
+    data.train_order(dataset, tokenizer, experiment.data, **order)  # before anything is written
+    committed = checkpoint.committed_steps(folder / checkpoint.FOLDER)
+    going_on = committed[-1] if committed else 0
+    workdir.claim(folder, experiment, dataset.fingerprint, init_from, going_on)
     tokenizer.save(folder / workdir.TOKENIZER)
     workdir.store_datacard(folder, dataset.datacard)
 
@@ -100,8 +104,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
         dataset,
         tokenizer,
         experiment.data,
-        global_batch=experiment.train.global_batch,
-        seed=experiment.train.seed,
+        **order,
         start_step=start,
         stop_step=steps,
         process_index=jax.process_index(),

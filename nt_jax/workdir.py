@@ -1,5 +1,6 @@
 """What a workdir says about its run: config.json, the baseline's counts, DONE."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nt_jax import mixture
 from nt_jax.config import Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.files import is_temporary, write_atomically
@@ -32,11 +34,16 @@ def read_config(workdir: pathlib.Path) -> tuple[Experiment, dict[str, Any]]:
 
 
 def claim(
-    workdir: pathlib.Path, experiment: Experiment, dataset: str, init_from: str | None
+    workdir: pathlib.Path,
+    experiment: Experiment,
+    dataset: str,
+    init_from: str | None,
+    step: int = 0,
 ) -> None:
     """Makes the workdir this experiment's, or raises InputError naming the first difference.
 
-    `dataset` is the fingerprint of the windows: the same data may move to another folder.
+    `dataset` is the fingerprint of the windows: the same data may move to another folder. `step` is
+    where the run goes on: its weights of the data may change behind it, and config.json says so.
     """
     if (workdir / CONFIG).exists():
         stored, record = read_config(workdir)
@@ -45,12 +52,18 @@ def claim(
                 f"{workdir}: holds imported weights, no run; give another --workdir and "
                 f"--init-from {workdir}"
             )
+        old, new = stored.data.weights, experiment.data.weights
+        changed = old != new and mixture.same_until(step, old, new)
+        if changed:
+            stored = dataclasses.replace(stored, data=dataclasses.replace(stored.data, weights=new))
         difference = _first_difference(to_dict(stored), to_dict(experiment))
         if difference:
-            name, old, new = difference
+            name, had, has = difference
+            hint = "give the same settings to resume, or another --workdir"
+            if name == "data.weights":
+                hint = f"to change them, add ';RULE@STEP' with a step from {step} on"
             raise InputError(
-                f"{workdir}: holds a run with {name}={old}, this one has {new}; "
-                "give the same settings to resume, or another --workdir"
+                f"{workdir}: holds a run with {name}={had}, this one has {has}; {hint}"
             )
         if record["dataset"] != dataset:
             raise InputError(
@@ -62,6 +75,9 @@ def claim(
                 f"not from {init_from}"
             )
         record = {**record, "experiment": to_dict(experiment)}
+        if changed:
+            event = {"step": step, "data.weights": [old, new]}
+            record["lineage"] = [*record.get("lineage", []), event]
     else:
         check_empty(workdir)
         create(workdir, experiment, {"dataset": dataset, "init_from": init_from})

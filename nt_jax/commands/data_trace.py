@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from nt_jax.errors import InputError
 
 SHOWN_BASES = 48
+TOKENS_A_LINE = 10
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +23,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints a row for every window of the batch."""
+    # Masks are the same bits on any device, and a run may hold the accelerators.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax.numpy as jnp
+    import numpy as np
+
     from nt_jax import data, workdir
+    from nt_jax.masking import mask_tokens, row_keys
 
     folder, step, row = options.workdir, options.step, options.row
     experiment, record = workdir.read_config(folder)
@@ -38,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     )
     read = data.window_reader(dataset, experiment.data)
     length = (experiment.data.sequence_length - 1) * tokenizer.k
+    keys = row_keys(train.seed, step - 1, train.global_batch)
     rows = range(train.global_batch) if row is None else [row]
     if not options.json:
         print(
@@ -68,6 +78,14 @@ def run(options: argparse.Namespace) -> None:
             "window": ref.index,
             "bases": bases,
         }
+        masked = mask_tokens(
+            keys[number][None], jnp.asarray(tokens)[None], tokenizer, experiment.masking
+        )
+        found |= {
+            "tokens": tokens.tolist(),
+            "inputs": masked.inputs[0].tolist(),
+            "selected": np.sort(masked.positions[0][masked.weights[0] > 0]).tolist(),
+        }
         if options.json:
             print(json.dumps(found))
         else:
@@ -77,4 +95,18 @@ def run(options: argparse.Namespace) -> None:
                 f"{found['end']:>12,} {found['strand']} {who:<10} {ref.epoch:>5} "
                 f"{bases[:SHOWN_BASES]}..."
             )
+            if row is not None:
+                _print_tokens(found, tokenizer.tokens)
     sys.stdout.flush()
+
+
+def _print_tokens(found: dict, names: Sequence[str]) -> None:
+    """The tokens of a row; behind those that were selected, what the model saw."""
+    selected = set(found["selected"])
+    for first in range(0, len(found["tokens"]), TOKENS_A_LINE):
+        places = range(first, min(first + TOKENS_A_LINE, len(found["tokens"])))
+        shown = [
+            names[found["tokens"][i]] + (f"[{names[found['inputs'][i]]}]" if i in selected else "")
+            for i in places
+        ]
+        print(f"{first:>6}  {' '.join(shown)}")

@@ -4,9 +4,14 @@ import gzip
 import json
 import pathlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nt_jax import cli
+from nt_jax.config import MaskingConfig
+from nt_jax.masking import mask_tokens, row_keys
+from nt_jax.tokenizers import KmerTokenizer
 from tests.nt_jax.runs import make_dataset, make_experiment, run
 
 
@@ -131,10 +136,22 @@ def test_a_workdir_of_another_experiment_or_of_something_else(folder, capfd, tmp
     letters = (folder / "random.fa").read_text().split()
     genome = dict(zip((name[1:] for name in letters[::2]), letters[1::2], strict=True))
     complement = str.maketrans("ACGT", "TGCA")
+    tokenizer = KmerTokenizer(k=3)
     for row in traced:
         piece = genome[row["contig"]][row["start"] : row["end"]]
         forward = row["strand"] == "+"
         assert row["bases"] == (piece if forward else piece.translate(complement)[::-1])
+        assert tokenizer.decode(np.array(row["tokens"])) == row["bases"]
+    tokens = np.array([row["tokens"] for row in traced])
+    masked = mask_tokens(row_keys(0, 9, 8), jnp.asarray(tokens), tokenizer, MaskingConfig())
+    assert [row["inputs"] for row in traced] == np.asarray(masked.inputs).tolist()
+    for row, changed in zip(traced, np.asarray(masked.inputs) != tokens, strict=True):
+        assert set(np.flatnonzero(changed)) <= set(row["selected"])
+        assert len(row["selected"]) == round(0.15 * 32)
+    command = ["data", "trace", f"{tmp_path}/run", "--step", "10", "--row", "3"]
+    assert cli.main(command) == 0
+    shown = capfd.readouterr().out
+    assert shown.count("[") == len(traced[3]["selected"])
 
 
 def test_debug_shows_the_traceback(capfd):
