@@ -187,7 +187,7 @@ def read_alleles(
     for site in _sites(panel):
         counts.records += 1
         if site.contig != contig:
-            yield from _settled(waiting, None, contig, free, panel, counts)
+            yield from _settled(waiting, None, contig, free, counts)
             contig, free = site.contig, _Free(panel.haplotypes)
         if site.contig not in reference.names:
             _refuse_other_name(panel.path, site.contig, reference.names)
@@ -196,13 +196,13 @@ def read_alleles(
         matched = True
         if not _agrees(panel, site, reference.pieces(site.contig), counts):
             continue
-        yield from _settled(waiting, site.start, contig, free, panel, counts)
+        yield from _settled(waiting, site.start, contig, free, counts)
         for allele in _alleles(panel, site, counts):
             order += 1
             # An insertion stands in front of the base of its start.
             key = (allele.start, min(allele.length, 1), order)
             heapq.heappush(waiting, (*key, allele))
-    yield from _settled(waiting, None, contig, free, panel, counts)
+    yield from _settled(waiting, None, contig, free, counts)
     if counts.records and not matched:
         raise InputError(
             f"{panel.path}: none of its contigs is in the reference ({_some(reference.names)}); "
@@ -236,7 +236,6 @@ def _settled(
     start: int | None,
     contig: str | None,
     free: _Free,
-    panel: Panel,
     counts: Counts,
 ) -> Iterator[tuple[str, Allele]]:
     """The waiting alleles left of `start`: no later record can come in front of them."""

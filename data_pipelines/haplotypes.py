@@ -159,31 +159,25 @@ def carried(packed: bytes, haplotype: int) -> list[Change]:
     columns = np.frombuffer(packed, "<u4", len(_COLUMNS) * size, at).reshape(len(_COLUMNS), size)
     start, length, alt, carriers = columns
     at += columns.nbytes
-    alt_ends = np.cumsum(alt, dtype=np.int64)
+    ends = alt.cumsum()
     alts = at
-    at += int(alt_ends[-1]) if size else 0
-    common = np.flatnonzero(carriers == _PACKED)
-    rare = np.flatnonzero(carriers != _PACKED)
+    at += int(ends[-1]) if size else 0
+    in_bits = carriers == _PACKED
+    common = in_bits.nonzero()[0]
     row = -(-haplotypes // 8)
     # One byte of each row: the rest of the bits is not touched.
     column = np.frombuffer(packed, np.uint8, len(common) * row, at)[haplotype >> 3 :: row]
-    mine = [common[(column >> (haplotype & 7) & 1).astype(bool)]]
+    chosen = common[(column >> (haplotype & 7) & 1).nonzero()[0]]
     at += len(common) * row
-    ids = np.frombuffer(packed, number_type(haplotypes), -1, at)
-    hits = np.flatnonzero(ids == haplotype)
+    hits = (np.frombuffer(packed, number_type(haplotypes), -1, at) == haplotype).nonzero()[0]
     if len(hits):
-        ends = np.cumsum(carriers[rare], dtype=np.int64)
-        mine.append(rare[np.searchsorted(ends, hits, side="right")])
-    chosen = np.sort(np.concatenate(mine))
+        listed = np.where(in_bits, 0, carriers).cumsum()
+        chosen = np.concatenate([chosen, listed.searchsorted(hits, side="right")])
+        chosen.sort()
+    picked = (values[chosen].tolist() for values in (start, length, alt, ends))
     return [
         Change(first, replaced, packed[alts + end - bases : alts + end])
-        for first, replaced, bases, end in zip(
-            start[chosen].tolist(),
-            length[chosen].tolist(),
-            alt[chosen].tolist(),
-            alt_ends[chosen].tolist(),
-            strict=True,
-        )
+        for first, replaced, bases, end in zip(*picked, strict=True)
     ]
 
 
