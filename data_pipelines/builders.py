@@ -132,7 +132,13 @@ def build(
             )
             _write_json(staging / _PLAN, {"fingerprint": fingerprint, **plan.to_dict()})
         varied = any(source.panels for source in sources)
-        staged = stage(sources, staging, workers, tell) if varied else {}
+        try:
+            staged = stage(sources, staging, workers, tell) if varied else {}
+        except InputError:
+            # No shard is written yet: the build can be started anew with other arguments.
+            unstage(staging)
+            (staging / _PLAN).unlink()
+            raise
         shards = write_shards(sources, cutting, plan, staged, staging, workers, tell)
         card = _datacard(arguments, fingerprint, plan, staged, shards)
         _write_tfds_metadata(staging, card, shards)

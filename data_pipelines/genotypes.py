@@ -269,7 +269,7 @@ def _agrees(panel: Panel, site: _Site, pieces: Sequence[Contig], counts: Counts)
     raise InputError(
         f"{panel.path}: record {site.number}, {site.contig}:{site.start + 1}: REF is "
         f"{site.ref[:20]}, the reference has {there[:20]}; give the reference it was called on, "
-        "or skip such records"
+        "or --skip-ref-mismatches"
     )
 
 

@@ -50,7 +50,7 @@ def parse_record(record: bytes) -> dict[str, Any]:
 
 
 def parse_sequence(record: bytes) -> bytes:
-    """Only the bases of one stored record, for the training loop."""
+    """Only the reference bases of one stored record."""
     return (
         tf_example_pb2.Example.FromString(record).features.feature["sequence"].bytes_list.value[0]
     )
@@ -88,7 +88,7 @@ def draw_haplotype(record: bytes, draw: int) -> Drawn:
     origin = values["start"].int64_list.value[0] - len(before)
     many = haplotypes.count(alleles)
     if not many:
-        return draw_reference(record, draw)
+        return Drawn(sequence, None, lambda index: origin + index)
     haplotype = (draw * many) >> 32
     changes = haplotypes.carried(alleles, haplotype)
     made = haplotypes.assemble(before + sequence + after, changes, len(before), len(sequence))

@@ -76,9 +76,10 @@ def stage(
 
 
 def unstage(folder: pathlib.Path) -> None:
-    """Deletes what `stage` has written."""
-    for written in folder.glob(f"{_PREFIX}*"):
-        shutil.rmtree(written)
+    """Deletes what `stage` has written, finished or not."""
+    for prefix in (_PREFIX, TEMPORARY + _PREFIX):
+        for written in folder.glob(f"{prefix}*"):
+            shutil.rmtree(written)
 
 
 def _staged(source: Source, folders: Sequence[pathlib.Path]) -> Staged:

@@ -171,8 +171,12 @@ def _with_genotypes(given: _Given, options: argparse.Namespace) -> _Given:
 
     files = flat(options.vcf)
     if not files:
-        if options.samples or options.exclude_samples:
-            raise InputError("--samples and --exclude-samples: name the genotypes with --vcf")
+        chosen = options.samples or options.exclude_samples or options.min_allele_count != 1
+        if chosen or options.skip_ref_mismatches:
+            raise InputError(
+                "--samples, --exclude-samples, --min-allele-count, --skip-ref-mismatches: name the "
+                "genotypes with --vcf"
+            )
         return given
     if len(given.genomes) > 1:
         raise InputError("--vcf: name one genome only, the one the genotypes were called on")

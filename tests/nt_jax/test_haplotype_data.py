@@ -208,6 +208,7 @@ def test_genotypes_that_do_not_fit_are_refused(source, vcf, fasta, tmp_path, cap
     twice = dataclasses.replace(source, panels=source.panels * 2)
     with pytest.raises(InputError, match="contig chr22 is in another file too; concatenate"):
         build([twice], tmp_path / "twice", recipe=RECIPE)
+    assert not (tmp_path / "twice.incomplete").exists()
     where = ["--fasta", str(fasta), str(fasta), "--vcf", str(vcf), "--out", str(tmp_path / "x")]
     assert cli.main(["data", "build", "fasta", *where]) == 2
     assert "given twice" in capsys.readouterr().err
