@@ -7,25 +7,25 @@ Orbax itself restores a flipped byte without a word. A directory without its com
 never read.
 """
 
-import collections
+import contextlib
 import itertools
 import logging
-import math
 import pathlib
 import re
 import shutil
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore as ts
 
-from nt_jax.checksums import checksums, host_checksums
+from nt_jax.checksums import checksums, compare, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
-from nt_jax.memory import aligned_empty
 from nt_jax.model.factory import build_model
+from nt_jax.params_reader import read_to_device
 from nt_jax.progress import Progress, phases, silent, watching
 from nt_jax.step import TrainState
 
@@ -35,24 +35,18 @@ _SAVED_NAME = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 # chunk is at most a layer, so that reading a layer reads little else.
 _FILE_BYTES = 16 << 20
 _CHUNK_BYTES = 16 << 20
-# Slabs of chunks that are read at the same time.
-_IN_FLIGHT = 2
+_REMOVALS = 50
+# Seconds to wait before each further attempt to save the last state of a run.
+_PAUSES = (1.0, 5.0, 30.0)
 _log = logging.getLogger("nt_jax.checkpoint")
 
 
-class CorruptedError(RuntimeError):
-    """A checkpoint whose arrays are not the ones that were saved."""
+class SaveFailedError(RuntimeError):
+    """The last state of a run could not be written."""
 
 
 def _verify(tree: Any, expected: dict[str, str], where: str) -> None:
-    _compare(checksums(tree), expected, where)
-
-
-def _compare(found: dict[str, str], expected: dict[str, str], where: str) -> None:
-    wrong = [path for path, value in found.items() if expected.get(path) != value]
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise CorruptedError(f"{where}: array {wrong[0]}{more} differs from what was saved")
+    compare(checksums(tree), expected, where)
 
 
 def _split(state: TrainState) -> tuple[Any, Any]:
@@ -66,10 +60,14 @@ class Checkpoints:
         self._folder = (workdir / FOLDER).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(self._folder)
-        policies: list[Any] = [ocp.checkpoint_managers.LatestN(config.keep)]
-        if config.keep_every:
-            policies.append(ocp.checkpoint_managers.EveryNSteps(config.keep_every))
-        self._manager = ocp.CheckpointManager(
+        self._config = config
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        policies: list[Any] = [ocp.checkpoint_managers.LatestN(self._config.keep)]
+        if self._config.keep_every:
+            policies.append(ocp.checkpoint_managers.EveryNSteps(self._config.keep_every))
+        return ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
@@ -78,8 +76,52 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
-        """Starts an asynchronous save; the state may be donated as soon as this returns."""
+        """Starts an asynchronous save; the state may be donated as soon as this returns.
+
+        A save that fails, such as on a full disk, is reported and ends no run: the checkpoints
+        before it stay, and the next save is tried. (Where several hosts save together they cannot
+        go on alone, and the error is raised.)
+        """
+        self._guarded(self._manager.wait_until_finished)
+        self._guarded(lambda: self._start(state, experiment, extra))
+
+    def commit(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
+        """Returns when this very state is on disk; saves it again where that failed.
+
+        Raises SaveFailedError after some attempts.
+        """
+        step, error = int(state.step), None
+        for pause in (None, *_PAUSES):
+            if pause is not None:
+                time.sleep(pause)
+                error = self._guarded(lambda: self._start(state, experiment, extra)) or error
+            error = self._guarded(self._manager.wait_until_finished) or error
+            if step in committed_steps(self._folder):
+                return
+        raise SaveFailedError(
+            f"{self._folder / str(step)}: cannot be written ({error}); make room, then give the "
+            f"same command again: it goes on from the last of {committed_steps(self._folder)}"
+        )
+
+    def _guarded(self, action: Callable[[], object]) -> str:
+        """Does something that saves; returns what went wrong, which is also reported."""
+        try:
+            action()
+        except Exception as error:
+            if jax.process_count() > 1:
+                raise
+            reason = _first_line(error)
+            _log.error("a checkpoint could not be saved: %s", reason)
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            _remove_partial(self._folder)
+            self._manager = self._open()
+            return reason
+        return ""
+
+    def _start(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
         params, rest = _split(state)
+        _require_room(self._folder, sum(x.nbytes for x in jax.tree.leaves(state)))
         step = int(state.step)
         meta = {
             "step": step,
@@ -144,12 +186,20 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Blocks until the last save is committed."""
-        self._manager.wait_until_finished()
+        """Blocks until the last save is committed, or has failed and is reported."""
+        self._guarded(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits and releases threads."""
+        self.wait()
         self._manager.close()
+
+
+def _require_room(folder: pathlib.Path, needed: int) -> None:
+    """Says it in one line where the many writers of a save would each fail."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{folder}: {free:,} bytes are free, {needed:,} are needed; make room")
 
 
 def committed_steps(folder: pathlib.Path) -> list[int]:
@@ -171,7 +221,14 @@ def _remove_partial(folder: pathlib.Path) -> None:
     committed = {str(step) for step in committed_steps(folder)}
     for entry in folder.iterdir():
         if entry.name not in committed and _SAVED_NAME.fullmatch(entry.name) and entry.is_dir():
-            shutil.rmtree(entry)
+            # Of a save that has just failed, other arrays may still be on their way to the disk.
+            for _ in range(_REMOVALS):
+                shutil.rmtree(entry, ignore_errors=True)
+                if not entry.exists():
+                    break
+                time.sleep(0.1)
+            else:
+                shutil.rmtree(entry)
 
 
 def find_step(workdir: pathlib.Path, step: int | None = None) -> int:
@@ -241,6 +298,10 @@ def save_params(
         )
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _save_args(array: jax.Array) -> ocp.SaveArgs:
     """Chunks of a layer or a part of it; only matrices of layers have three axes."""
     return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if array.ndim == 3 else ())
@@ -269,7 +330,7 @@ def restore_params(
         abstract = jax.eval_shape(model.init, jax.random.key(0))
         sums = meta["checksums"]["params"]
         if sharding is None:
-            return _read_to_device(folder / "params", abstract, sums, progress), step, experiment
+            return read_to_device(folder / "params", abstract, sums, progress), step, experiment
         target = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             abstract,
@@ -281,65 +342,7 @@ def restore_params(
     except InputError:
         raise
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{folder}: damaged checkpoint ({first}); name another step") from error
+        raise InputError(
+            f"{folder}: damaged checkpoint ({_first_line(error)}); name another step"
+        ) from error
     return params, step, experiment
-
-
-def _read_to_device(
-    folder: pathlib.Path, abstract: Any, expected: dict[str, str], progress: Progress
-) -> Any:
-    """Parameters on the first device, one after the other, each checked on its way.
-
-    Orbax reads all chunks of an array at once and copies the array once more; here a few chunks
-    go straight to their place, and a CPU device takes the place over.
-    """
-    device = jax.local_devices()[0]
-    context = ts.Context({"cache_pool#nodes": {"total_bytes_limit": 100_000_000}})
-    total, done = sum(map(_nbytes, jax.tree.leaves(abstract))), 0
-    params: dict[str, dict[str, jax.Array]] = {}
-    for module, arrays in abstract.items():
-        params[module] = {}
-        for name, array in arrays.items():
-            path = f"{module}/{name}"
-            report = _of_whole(progress, done, total)
-            reading, checking = phases(report, (1, 1))
-            found = _read(folder, f"{module}.{name}", array, context, reading)
-            sums = host_checksums({module: {name: found}}, progress=checking)
-            _compare(sums, {path: expected.get(path, "")}, str(folder.parent))
-            params[module][name] = jax.device_put(found, device)
-            done += found.nbytes
-    return params
-
-
-def _of_whole(progress: Progress, before: int, whole: int) -> Progress:
-    return lambda done, total: progress(before + done, whole)
-
-
-def _read(
-    folder: pathlib.Path, key: str, array: Any, context: ts.Context, progress: Progress
-) -> np.ndarray:
-    """An array into aligned memory, in slabs of whole chunks, a few of them at a time."""
-    nodes = {"driver": "ocdbt", "base": folder.as_uri(), "cache_pool": "cache_pool#nodes"}
-    spec = {"driver": "zarr", "kvstore": {**nodes, "path": key}}
-    stored = ts.open(spec, read=True, open=True, context=context).result()
-    if stored.shape != array.shape or stored.dtype.numpy_dtype != array.dtype:
-        raise CorruptedError(f"{key} is {stored.dtype.name}{list(stored.shape)}")
-    found = aligned_empty(array.shape)
-    target = ts.array(found)
-    rows: Any = stored.chunk_layout.read_chunk_template.shape[0]
-    pending: collections.deque[tuple[int, Any]] = collections.deque()
-    for first in range(0, array.shape[0], rows):
-        last = min(first + rows, array.shape[0])
-        if len(pending) == _IN_FLIGHT:
-            end, copied = pending.popleft()
-            copied.result()
-            progress(end, array.shape[0])
-        pending.append((last, target[first:last].write(stored[first:last])))
-    for _, copied in pending:
-        copied.result()
-    return found
-
-
-def _nbytes(array: jax.ShapeDtypeStruct) -> int:
-    return math.prod(array.shape) * array.dtype.itemsize

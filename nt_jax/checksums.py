@@ -15,6 +15,10 @@ _STEP = 0x9E3779B1
 _ROUNDS = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
 
 
+class CorruptedError(RuntimeError):
+    """Arrays that are not the ones that were saved."""
+
+
 def _mix(words: Any, index: Any, salt: int) -> Any:
     """Hash of each 32-bit word and its position."""
     h = words ^ (index * np.uint32(_STEP) + np.uint32(salt))
@@ -94,3 +98,11 @@ def named(tree: Any) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
+
+
+def compare(found: dict[str, str], expected: dict[str, str], where: str) -> None:
+    """Raises CorruptedError, which names an array, unless all digits are the expected ones."""
+    wrong = [path for path, value in found.items() if expected.get(path) != value]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CorruptedError(f"{where}: array {wrong[0]}{more} differs from what was saved")

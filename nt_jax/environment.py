@@ -14,6 +14,8 @@ def quiet() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in ("absl", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A save that fails is reported once; each of its writers would say it again.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # libtpu on a machine without a TPU prints warnings and looks for one.
     if importlib.util.find_spec("libtpu") and not _accelerated():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

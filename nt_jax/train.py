@@ -146,7 +146,7 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
                     log.restart_clock()
                 if stopped:
                     break
-            saver.wait()
+            saver.commit(state, experiment, {"tokens": step * tokens_per_step})
         if step < steps:
             bar.say(f"stopped by a signal at step {step}; saved. Run the same command to go on.")
             return PREEMPTED

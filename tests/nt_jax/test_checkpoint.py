@@ -1,7 +1,10 @@
 """Checkpoints: bitwise round trip, flipped bytes, partial directories, other meshes."""
 
+import collections
+import contextlib
 import pathlib
 import random
+import resource
 import shutil
 
 import jax
@@ -13,7 +16,7 @@ import pytest
 from nt_jax import optim, sharding
 from nt_jax.checkpoint import (
     Checkpoints,
-    CorruptedError,
+    SaveFailedError,
     _verify,
     committed_steps,
     find_step,
@@ -21,7 +24,7 @@ from nt_jax.checkpoint import (
     restore_params,
     save_params,
 )
-from nt_jax.checksums import checksums, host_checksums
+from nt_jax.checksums import CorruptedError, checksums, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, MeshConfig, ModelConfig, TokenizerConfig
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
@@ -184,6 +187,68 @@ def test_a_damaged_step_is_moved_aside_and_written_anew(workdir):
         kept = data_files(workdir / "checkpoints" / attempt / "params")
         assert size in {path.stat().st_size for path in kept}
         assert int(restored(workdir)[0].step) == 3
+
+
+@contextlib.contextmanager
+def no_room(bytes_left=300):
+    """The system refuses to let any file grow beyond this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def at(state, step):
+    return state._replace(step=jnp.int32(step))
+
+
+def test_a_save_that_fails_is_reported_and_the_next_one_is_made(workdir, caplog):
+    abstract, state = abstract_and_state()
+    saver = Checkpoints(workdir, CheckpointConfig(keep=5))
+    saver.restore(abstract)
+    with no_room():
+        saver.save(at(state, 4), EXPERIMENT, {})
+        saver.wait()
+    assert "a checkpoint could not be saved: " in caplog.text
+    assert committed_steps(workdir / "checkpoints") == [1, 2, 3]
+    saver.save(at(state, 5), EXPERIMENT, {})
+    saver.save(at(state, 6), EXPERIMENT, {})
+    saver.close()
+    assert committed_steps(workdir / "checkpoints") == [1, 2, 3, 5, 6]
+    assert int(restored(workdir)[0].step) == 6
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(workdir, caplog, monkeypatch):
+    _, state = abstract_and_state()
+    saver = Checkpoints(workdir, CheckpointConfig(keep=5))
+    full = collections.namedtuple("Usage", "total used free")(10**9, 10**9, 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda folder: full)
+        saver.save(at(state, 4), EXPERIMENT, {})
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert f"1,000 bytes are free, {needed:,} are needed; make room" in caplog.text
+    assert [record.name for record in caplog.records].count("nt_jax.checkpoint") == 1
+    saver.commit(at(state, 4), EXPERIMENT, {})
+    saver.close()
+    assert committed_steps(workdir / "checkpoints") == [1, 2, 3, 4]
+
+
+def test_the_last_state_is_saved_again_until_it_is_on_disk(workdir, caplog, monkeypatch):
+    _, state = abstract_and_state()
+    saver = Checkpoints(workdir, CheckpointConfig(keep=5))
+    with no_room():
+        saver.save(at(state, 4), EXPERIMENT, {})
+        saver.wait()
+    saver.commit(at(state, 4), EXPERIMENT, {})
+    assert committed_steps(workdir / "checkpoints") == [1, 2, 3, 4]
+    monkeypatch.setattr("nt_jax.checkpoint._PAUSES", (0, 0))
+    with no_room(), pytest.raises(SaveFailedError, match=r"5: cannot be written .* goes on from"):
+        saver.commit(at(state, 5), EXPERIMENT, {})
+    assert caplog.text.count("could not be saved") == 3
+    saver.close()
+    assert committed_steps(workdir / "checkpoints") == [1, 2, 3, 4]
 
 
 def test_all_damaged_is_an_error_not_a_fresh_start(workdir):

@@ -90,10 +90,10 @@ def train(
                 if evaluate or stopped:
                     save(state)
                 if stopped:
-                    saver.wait()
+                    saver.commit(state, problem.encoder.experiment, {})
                     bar.say(f"stopped by a signal at step {step}; saved. The same command goes on")
                     return None
-            saver.wait()
+            saver.commit(state, problem.encoder.experiment, {})
     finally:
         writer.close()
         saver.close()
