@@ -52,7 +52,7 @@ bench: install
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -m pip install --quiet -e '.[export,plan,umap,dev]'
+	.venv-lock/bin/python -m pip install --quiet -e '.[export,plan,umap,beam,dev]'
 	{ echo "# Everything that make install puts into .venv, pinned. Made by: make lock"; \
 	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements.lock
 	rm -rf .venv-lock

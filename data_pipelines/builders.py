@@ -1,9 +1,9 @@
 """Contigs -> windows on disk: a TFDS dataset of ArrayRecord shards, written without TensorFlow.
 
-Two passes over the input: `survey` validates everything and fixes the plan, `shards` writes. All of
-it happens in `DIR.incomplete`, which becomes DIR at the very end; a build that was killed and is
-started again with the same arguments keeps the shards it finished. The bytes written do not
-depend on the number of workers.
+`contigs` reads and validates the input once, `survey` fixes the plan, `shards` writes. All of it
+happens in `DIR.incomplete`, which becomes DIR at the very end; a build that was killed, or found no
+room on the disk, and is started again with the same arguments keeps what it finished. The bytes
+written depend neither on the number of workers nor on what runs them.
 """
 
 import contextlib
@@ -20,13 +20,16 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_pipelines import windows
+from data_pipelines.contigs import PREFIX as CONTIGS
+from data_pipelines.contigs import StagedContig, stage_contigs
 from data_pipelines.records import features
 from data_pipelines.shards import Shard, write_shards
 from data_pipelines.sources import Source, fasta_sources, identities
-from data_pipelines.staged import Staged, stage, unstage
-from data_pipelines.survey import Plan, Progress, survey
+from data_pipelines.staged import PREFIX as ALLELES
+from data_pipelines.staged import Staged, stage
+from data_pipelines.survey import Counts, Plan, survey
 from data_pipelines.windows import SPLITS, Recipe
-from data_pipelines.workers import TEMPORARY
+from data_pipelines.workers import TEMPORARY, Progress, Spread, processes
 from nt_jax.errors import InputError
 
 FORMAT = 1
@@ -37,7 +40,7 @@ INCOMPLETE = ".incomplete"
 """Suffix of the folder in which a dataset grows."""
 SHARD_WINDOWS = 4096
 """Windows of a full work unit, all splits together: about 25 MB of bases with 6-kb windows."""
-_PLAN = "plan.json"
+_CLAIM = "build.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,7 @@ def build(
     seed: int = 0,
     validation_share: float = windows.VALIDATION_SHARE,
     workers: int = 1,
+    spread: Spread | None = None,
     shard_windows: int = SHARD_WINDOWS,
     kind: str = "real",
     licence: str = "",
@@ -79,7 +83,8 @@ def build(
         test: contigs held out for the test split.
         seed: of the block-wise split that is made when neither is given.
         validation_share: share of the windows that the block-wise split holds out.
-        workers: processes that write shards; 1 writes in this process.
+        workers: processes that work side by side; 1 does all in this process.
+        spread: who works instead of these processes, such as `beam.on_beam`.
         shard_windows: windows of a full work unit.
         kind: "real" or "simulated"; kept in the datacard as are `licence` and `notes`.
         licence: licence of the sequences.
@@ -88,14 +93,15 @@ def build(
 
     Raises:
         InputError: bad input file, unknown contig, contradicting splits, no window left, or `out`
-            holds something else.
+            holds something else, or the disk is full.
     """
+    tell = progress or (lambda done, total, text: None)
     cutting = windows.recipe(recipe) if isinstance(recipe, str) else recipe
     if kind not in ("real", "simulated"):
         raise InputError(f"kind is {kind!r}; say whether the data are 'real' or 'simulated'")
     sources = _sources(fastas)
-    validation, test, by_source = _held_out(sources, validation, test)
-    by_name = bool(by_source or validation or test)
+    validation, test = _held_out(sources, validation, test)
+    by_name = bool(validation or test)
     arguments = {
         "format": FORMAT,
         "recipe": dataclasses.asdict(cutting),
@@ -108,43 +114,45 @@ def build(
         "kind": kind,
         "licence": licence,
         "notes": notes,
-        "sources": identities(sources),
+        "sources": identities(sources, tell),
     }
-    fingerprint = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
+    fingerprint = _fingerprint(arguments)
     out = pathlib.Path(out).absolute()
     existing = _existing(out, fingerprint)
     if existing is not None:
         return existing
-    tell = progress or (lambda done, total, text: None)
     staging = out.with_name(out.name + INCOMPLETE)
-    with _claimed(staging):
-        plan = _stored_plan(staging, fingerprint)
-        if plan is None:
-            plan = survey(
-                sources,
-                cutting,
-                validation=() if by_source else validation,
-                test=() if by_source else test,
-                seed=seed,
-                validation_share=validation_share,
-                shard_windows=shard_windows,
-                progress=tell,
-            )
-            _write_json(staging / _PLAN, {"fingerprint": fingerprint, **plan.to_dict()})
-        varied = any(source.panels for source in sources)
-        try:
-            staged = stage(sources, staging, workers, tell) if varied else {}
-        except InputError:
-            # No shard is written yet: the build can be started anew with other arguments.
-            unstage(staging)
-            (staging / _PLAN).unlink()
-            raise
-        shards = write_shards(sources, cutting, plan, staged, staging, workers, tell)
-        card = _datacard(arguments, fingerprint, plan, staged, shards)
-        _write_tfds_metadata(staging, card, shards)
-        unstage(staging)
-        _write_json(staging / DATACARD, card)
-        (staging / _PLAN).unlink()
+    by_source = {source.name: source.split for source in sources if source.split}
+    with _claimed(staging, fingerprint):
+        if not (staging / DATACARD).exists():
+            work = spread or processes(workers)
+            try:
+                contigs = stage_contigs(sources, cutting, staging, work, tell)
+                plan = survey(
+                    contigs,
+                    cutting,
+                    by_source=by_source,
+                    validation=validation,
+                    test=test,
+                    seed=seed,
+                    validation_share=validation_share,
+                    shard_windows=shard_windows,
+                )
+                varied = any(source.panels for source in sources)
+                staged = stage(sources, contigs, staging, work, tell) if varied else {}
+            except InputError:
+                # No shard is written yet: the build can be started anew with other arguments.
+                shutil.rmtree(staging)
+                raise
+            shards = write_shards(cutting, plan, staged, staging, work, tell)
+            card = _datacard(arguments, fingerprint, plan, staged, shards)
+            _write_tfds_metadata(staging, card, shards)
+            _write_json(staging / DATACARD, card)
+        card = json.loads((staging / DATACARD).read_text())
+        for prefix in (CONTIGS, ALLELES):
+            for written in staging.glob(f"{prefix}*"):
+                shutil.rmtree(written)
+        (staging / _CLAIM).unlink()
         try:
             staging.rename(out)
         except OSError as error:
@@ -195,11 +203,11 @@ def _sources(fastas: Sequence[str | os.PathLike[str] | Source]) -> list[Source]:
 
 def _held_out(
     sources: Sequence[Source], validation: Sequence[str], test: Sequence[str]
-) -> tuple[Sequence[str], Sequence[str], bool]:
-    """(names in validation, names in test, whether these are sources and not contigs)."""
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Names of contigs in validation and test; of sources, where these have their splits."""
     without = [source.name for source in sources if not source.split]
     if len(without) == len(sources):
-        return validation, test, False
+        return validation, test
     if without:
         raise InputError(f"{without[0]}: has no split, but other sources have; give all one")
     if validation or test:
@@ -207,7 +215,7 @@ def _held_out(
             "--validation and --test: the sources have their splits already; leave these out"
         )
     held_out = [[s.name for s in sources if s.split == split] for split in SPLITS[1:]]
-    return held_out[0], held_out[1], True
+    return held_out[0], held_out[1]
 
 
 def _existing(out: pathlib.Path, fingerprint: str) -> Built | None:
@@ -222,9 +230,19 @@ def _existing(out: pathlib.Path, fingerprint: str) -> Built | None:
     return Built(out, card, existed=True)
 
 
+def _fingerprint(arguments: dict[str, Any]) -> str:
+    """SHA-256 of all that decides the bytes of the records."""
+    sources = [
+        {key: value for key, value in source.items() if key != "weight"}
+        for source in arguments["sources"]
+    ]
+    text = json.dumps({**arguments, "sources": sources}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @contextlib.contextmanager
-def _claimed(staging: pathlib.Path) -> Iterator[None]:
-    """The staging folder, for this process alone; the claim ends with the process."""
+def _claimed(staging: pathlib.Path, fingerprint: str) -> Iterator[None]:
+    """The staging folder, for this process and build alone; the claim ends with the process."""
     try:
         staging.mkdir(parents=True, exist_ok=True)
         handle = os.open(staging, os.O_RDONLY)
@@ -235,28 +253,32 @@ def _claimed(staging: pathlib.Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{staging}: another build is writing here; wait for it") from None
-        for leftover in staging.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        try:
-            yield
-        except InputError:
-            with contextlib.suppress(OSError):
-                staging.rmdir()  # goes only when nothing was written
-            raise
+        _remove_temporary(staging)
+        if not (staging / _CLAIM).exists():
+            if any(staging.iterdir()):
+                raise InputError(
+                    f"{staging}: holds something else; remove it, or name another --out"
+                )
+            _write_json(staging / _CLAIM, {"fingerprint": fingerprint})
+        if json.loads((staging / _CLAIM).read_text())["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{staging}: an unfinished build of other input or arguments; finish it with "
+                "those, or remove it"
+            )
+        yield
+    except OSError as error:
+        _remove_temporary(staging)
+        raise InputError(
+            f"{error.filename or staging}: {error.strerror or error}; when that is mended, give "
+            "the same command again: it goes on with what is finished"
+        ) from error
     finally:
         os.close(handle)
 
 
-def _stored_plan(staging: pathlib.Path, fingerprint: str) -> Plan | None:
-    if not (staging / _PLAN).exists():
-        return None
-    stored = json.loads((staging / _PLAN).read_text())
-    if stored.pop("fingerprint") != fingerprint:
-        raise InputError(
-            f"{staging}: an unfinished build of other input or arguments; finish it with those, "
-            "or remove it"
-        )
-    return Plan.from_dict(stored)
+def _remove_temporary(staging: pathlib.Path) -> None:
+    for leftover in staging.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _datacard(
@@ -268,8 +290,12 @@ def _datacard(
 ) -> dict[str, Any]:
     sources = []
     length = arguments["recipe"]["length"]
+    of_source: dict[str, list[tuple[StagedContig, Counts]]] = {}
+    for contig, counted in zip(plan.contigs, plan.counts, strict=True):
+        of_source.setdefault(contig.source, []).append((contig, counted))
     for identity in arguments["sources"]:
-        own = [contig for contig in plan.contigs if contig.source == identity["name"]]
+        own = [contig for contig, _ in of_source[identity["name"]]]
+        counts = [counted for _, counted in of_source[identity["name"]]]
         bases, n = sum(c.length for c in own), sum(c.n for c in own)
         if "haplotypes" in identity:
             read = staged[identity["name"]].counts
@@ -285,12 +311,17 @@ def _datacard(
                 "converted_u": sum(c.converted_u for c in own),
                 "iupac": sum(c.iupac for c in own),
                 "windows": {
-                    split: sum(c.windows[code] for c in own) for code, split in enumerate(SPLITS)
+                    split: sum(c.windows[code] for c in counts) for code, split in enumerate(SPLITS)
                 },
                 "dropped": {
                     "short_contigs": sum(c.length < length for c in own),
                     "n_windows": sum(c.n_windows for c in own),
-                    "boundary_windows": sum(c.boundary_windows for c in own),
+                    "boundary_windows": sum(c.boundary_windows for c in counts),
+                },
+                "bases_in_windows": sum(c.bases_in_windows for c in counts),
+                "dropped_bases": {
+                    reason: sum(c.dropped_bases[reason] for c in counts)
+                    for reason in counts[0].dropped_bases
                 },
             }
         )

@@ -9,23 +9,23 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from data_pipelines.fasta import Contig
-from data_pipelines.haplotypes import Alleles, Stretches, pack, stretches
+from data_pipelines.contigs import StagedContig
+from data_pipelines.haplotypes import Alleles, pack, stretches
 from data_pipelines.records import NAME, features
-from data_pipelines.sources import Source
 from data_pipelines.staged import Staged, open_arrays
-from data_pipelines.survey import Plan, Progress, kept_windows
+from data_pipelines.survey import Plan, Unit
 from data_pipelines.windows import SPLITS, Recipe
-from data_pipelines.workers import TEMPORARY, spread
+from data_pipelines.workers import TEMPORARY, Progress, Spread
 
-# One record a chunk, or every random read would decompress its neighbours.
-_WRITER_OPTIONS = "group_size:1"
+# One record a chunk, or every random read would decompress its neighbours. Of bases, zstd's lowest
+# level makes fewer bytes than its default, in two thirds of the time of a build.
+_WRITER_OPTIONS = "group_size:1,zstd:1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,31 +41,17 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Piece:
-    """Windows of one contig: their bases, without the rest of the contig."""
+    """Windows of one contig, and where their bases and alleles lie on disk."""
 
-    contig: str
-    start: int
-    """True 0-based coordinate of `bases[0]`."""
-    bases: np.ndarray
-    """uint8[bases]."""
+    contig: StagedContig
     starts: np.ndarray
-    """int64[windows], into `bases`."""
+    """int64[windows], into the contig."""
     codes: np.ndarray
     """int8[windows] split codes."""
-    variation: "_Variation | None"
-    """For sources with genotypes."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Variation:
-    """The alleles of a piece's windows."""
-
-    folder: pathlib.Path | None
-    """Where the contig's alleles are staged; None where it has none."""
-    haplotypes: int
-    """Of the source."""
-    stretches: Stretches
-    """What of the contig each window needs; coordinates are true ones."""
+    alleles: pathlib.Path | None
+    """Folder of the contig's alleles; None where it has none."""
+    haplotypes: int | None
+    """Of the source; None in a dataset without haplotypes."""
 
 
 def checksum(path: pathlib.Path) -> str:
@@ -75,12 +61,11 @@ def checksum(path: pathlib.Path) -> str:
 
 
 def write_shards(
-    sources: Sequence[Source],
     recipe: Recipe,
     plan: Plan,
     staged: Mapping[str, Staged],
     folder: pathlib.Path,
-    workers: int,
+    spread: Spread,
     progress: Progress,
 ) -> list[Shard]:
     """Writes the shards that are missing; returns all of them in the order of the splits.
@@ -100,14 +85,36 @@ def write_shards(
     done = len(plan.units) - len(missing)
     progress(done, len(plan.units), "writing shards")
     jobs = (
-        (pieces, {code: folder / name for code, name in names[number].items()}, recipe.length, src)
-        for number, src, pieces in _payloads(sources, recipe, plan, staged, missing)
+        (
+            _pieces(plan, plan.units[number], recipe.length, staged),
+            {code: folder / name for code, name in names[number].items()},
+            recipe.length,
+        )
+        for number in sorted(missing)
     )
-    for written in spread(_write_unit, jobs, workers):
+    for written in spread(_write_unit, jobs):
         shards.update({shard.file: shard for shard in written})
         done += 1
         progress(done, len(plan.units), "writing shards")
     return sorted(shards.values(), key=lambda shard: (SPLITS.index(shard.split), shard.file))
+
+
+def _pieces(plan: Plan, unit: Unit, length: int, staged: Mapping[str, Staged]) -> list[_Piece]:
+    pieces = []
+    for number, first, end in unit.pieces:
+        contig = plan.contigs[number]
+        starts, codes = plan.kept(number, length)
+        own = staged.get(contig.source)
+        pieces.append(
+            _Piece(
+                contig,
+                starts[first:end],
+                codes[first:end],
+                None if own is None else own.contigs.get(contig.name),
+                None if own is None else own.haplotypes,
+            )
+        )
+    return pieces
 
 
 def _shard_names(plan: Plan) -> list[dict[int, str]]:
@@ -140,89 +147,19 @@ def _finished(path: pathlib.Path, split: str, records: int) -> Shard | None:
     return Shard(path.name, split, records, path.stat().st_size, checksum(path))
 
 
-def _payloads(
-    sources: Sequence[Source],
-    recipe: Recipe,
-    plan: Plan,
-    staged: Mapping[str, Staged],
-    missing: set[int],
-) -> Iterator[tuple[int, str, list[_Piece]]]:
-    """(unit number, source, its pieces) of the missing units, in order."""
-    by_contig: dict[int, list[tuple[int, int, int]]] = {}
-    wanted: dict[int, int] = {}
-    for number in sorted(missing):
-        wanted[number] = len(plan.units[number].pieces)
-        for i, first, end in plan.units[number].pieces:
-            by_contig.setdefault(i, []).append((number, first, end))
-    numbers: dict[str, list[int]] = {}
-    for i, facts in enumerate(plan.contigs):
-        numbers.setdefault(facts.source, []).append(i)
-    for source in sources:
-        own = numbers.get(source.name, [])
-        if not any(i in by_contig for i in own):
-            continue
-        collected: list[_Piece] = []
-        for i, contig in zip(own, source.read(), strict=True):
-            if i not in by_contig:
-                continue
-            starts, codes = kept_windows(contig, plan.splits[i], recipe)
-            for number, first, end in by_contig[i]:
-                low, high = int(starts[first]), int(starts[end - 1]) + recipe.length
-                variation = None
-                if staged:
-                    own_alleles = staged[source.name]
-                    variation = _variation(own_alleles, contig, starts[first:end], recipe.length)
-                    low = int(variation.stretches.start.min()) - contig.start
-                    high = int(variation.stretches.end.max()) - contig.start
-                collected.append(
-                    _Piece(
-                        contig.name,
-                        contig.start + low,
-                        contig.bases[low:high],
-                        starts[first:end] - low,
-                        codes[first:end],
-                        variation,
-                    )
-                )
-                if len(collected) == wanted[number]:
-                    yield number, source.name, collected
-                    collected = []
-
-
-def _variation(staged: Staged, contig: Contig, starts: np.ndarray, length: int) -> _Variation:
-    extent = (contig.start, contig.start + len(contig.bases))
-    cuts = stretches(staged.alleles(contig.name), contig.start + starts, length, extent)
-    return _Variation(staged.contigs.get(contig.name), staged.haplotypes, cuts)
-
-
-def _write_unit(
-    pieces: list[_Piece], paths: dict[int, pathlib.Path], length: int, source: str
-) -> list[Shard]:
+def _write_unit(pieces: list[_Piece], paths: dict[int, pathlib.Path], length: int) -> list[Shard]:
     """Writes one shard a split; the windows keep their order."""
-    varied = any(piece.variation is not None for piece in pieces)
+    varied = any(piece.haplotypes is not None for piece in pieces)
     serializer = ExampleSerializer(features(varied).get_serialized_info())
-    further = [_further(piece, length) for piece in pieces]
+    bases = [piece.contig.bases() for piece in pieces]
+    further = [_further(piece, own, length) for piece, own in zip(pieces, bases, strict=True)]
     shards = []
     for code, path in paths.items():
         temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
-        records = 0
-        for piece, fields in zip(pieces, further, strict=True):
-            for number in np.flatnonzero(piece.codes == code).tolist():
-                start = int(piece.starts[number])
-                example = serializer.get_tf_example(
-                    {
-                        "sequence": piece.bases[start : start + length].tobytes(),
-                        "source": source.encode(),
-                        "contig": piece.contig.encode(),
-                        "start": piece.start + start,
-                        **fields(number),
-                    }
-                )
-                # The order of a protobuf map is otherwise left to the hash of the process.
-                writer.write(example.SerializeToString(deterministic=True))
-                records += 1
-        writer.close()
+        try:
+            records = _write_records(temporary, code, pieces, bases, further, serializer, length)
+        except RuntimeError as error:  # how ArrayRecord says that the disk is full
+            raise OSError(" ".join(str(error).split())) from None
         digest, size = checksum(temporary), temporary.stat().st_size
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -231,21 +168,53 @@ def _write_unit(
     return shards
 
 
-def _further(piece: _Piece, length: int) -> Callable[[int], dict[str, bytes]]:
+def _write_records(
+    path: pathlib.Path,
+    code: int,
+    pieces: Sequence[_Piece],
+    bases: Sequence[np.ndarray],
+    further: Sequence[Callable[[int], dict[str, bytes]]],
+    serializer: ExampleSerializer,
+    length: int,
+) -> int:
+    """Writes the windows of one split; returns how many these are."""
+    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    records = 0
+    for piece, own, fields in zip(pieces, bases, further, strict=True):
+        source, contig = piece.contig.source.encode(), piece.contig.name.encode()
+        for number in np.flatnonzero(piece.codes == code).tolist():
+            start = int(piece.starts[number])
+            example = serializer.get_tf_example(
+                {
+                    "sequence": own[start : start + length].tobytes(),
+                    "source": source,
+                    "contig": contig,
+                    "start": piece.contig.start + start,
+                    **fields(number),
+                }
+            )
+            # The order of a protobuf map is otherwise left to the hash of the process.
+            writer.write(example.SerializeToString(deterministic=True))
+            records += 1
+    writer.close()
+    return records
+
+
+def _further(piece: _Piece, bases: np.ndarray, length: int) -> Callable[[int], dict[str, bytes]]:
     """What the record of a window of the piece has beside its reference."""
-    variation = piece.variation
-    if variation is None:
+    if piece.haplotypes is None:
         return lambda number: {}
-    many = variation.haplotypes
-    nobody = Alleles.of([], many)
-    alleles = nobody if variation.folder is None else open_arrays(variation.folder)
+    many, origin = piece.haplotypes, piece.contig.start
+    alleles = Alleles.of([], many) if piece.alleles is None else open_arrays(piece.alleles)
+    extent = (origin, origin + len(bases))
+    cuts = stretches(alleles, origin + piece.starts, length, extent)
 
     def fields(number: int) -> dict[str, bytes]:
-        low, high, first, end = (int(column[number]) for column in variation.stretches)
+        low, high, first, end = (int(column[number]) for column in cuts)
         start = int(piece.starts[number])
         return {
-            "before": piece.bases[low - piece.start : start].tobytes(),
-            "after": piece.bases[start + length : high - piece.start].tobytes(),
+            "before": bases[low - origin : start].tobytes(),
+            "after": bases[start + length : high - origin].tobytes(),
             "alleles": pack(alleles, first, end, low, many) if many else b"",
         }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from data_pipelines.fasta import Contig, read_fasta
 from data_pipelines.genotypes import Panel
+from data_pipelines.workers import Progress
 from nt_jax.errors import InputError
 
 _SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna", ".fas", ".ffn")
@@ -60,7 +61,9 @@ def fasta_sources(fastas: Sequence[str | os.PathLike[str]]) -> list[Source]:
     ]
 
 
-def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def identities(
+    sources: Sequence[Source], progress: Progress = lambda done, total, text: None
+) -> list[dict[str, Any]]:
     """Name, split, files with their checksums and more of each source, as JSON; without paths.
 
     Raises InputError when there is no source, two have one name or the same content, or the files
@@ -69,7 +72,8 @@ def identities(sources: Sequence[Source]) -> list[dict[str, Any]]:
     if not sources:
         raise InputError("no input: give at least one FASTA file")
     described: list[dict[str, Any]] = []
-    for source in sources:
+    for number, source in enumerate(sources):
+        progress(number, len(sources), "checking files")
         files = []
         for path in (*source.files, *(panel.path for panel in source.panels)):
             try:

@@ -5,6 +5,7 @@ The arrays are mapped into memory; any process reads the part it needs.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -13,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.contigs import StagedContig, read_back
 from data_pipelines.genotypes import Counts, Panel, Reference, read_alleles
 from data_pipelines.haplotypes import Allele, Alleles
 from data_pipelines.sources import Source
-from data_pipelines.survey import Progress
-from data_pipelines.workers import TEMPORARY, spread
+from data_pipelines.workers import TEMPORARY, Progress, Spread
 from nt_jax.errors import InputError
 
 _INDEX = "index.json"
-_PREFIX = "alleles-"
+PREFIX = "alleles-"
 _FLUSH = 4096
 """Alleles kept in memory before they are written."""
 
@@ -55,31 +56,34 @@ def open_arrays(folder: pathlib.Path) -> Alleles:
 
 
 def stage(
-    sources: Sequence[Source], folder: pathlib.Path, workers: int, progress: Progress
+    sources: Sequence[Source],
+    contigs: Sequence[StagedContig],
+    folder: pathlib.Path,
+    spread: Spread,
+    progress: Progress,
 ) -> dict[str, Staged]:
-    """Reads the genotypes of all sources, a file a worker; what is there already is kept.
+    """Reads the genotypes of all sources, each file in one piece of work; those there are kept.
 
     Raises InputError for bad genotypes, or when two files of one source have the same contig.
     """
     jobs = [
-        (source, panel, folder / f"{_PREFIX}{i:05d}-{j:05d}")
+        (
+            [contig for contig in contigs if contig.source == source.name],
+            panel,
+            folder / f"{PREFIX}{i:05d}-{j:05d}",
+        )
         for i, source in enumerate(sources)
         for j, panel in enumerate(source.panels)
     ]
     missing = [job for job in jobs if not job[-1].is_dir()]
-    for done, _ in enumerate(spread(_read, missing, workers), 1):
+    for done, _ in enumerate(spread(_read, missing), 1):
         progress(done, len(missing), "reading genotypes")
     return {
-        source.name: _staged(source, [target for own, _, target in jobs if own is source])
-        for source in sources
+        source.name: _staged(
+            source, [folder / f"{PREFIX}{i:05d}-{j:05d}" for j in range(len(source.panels))]
+        )
+        for i, source in enumerate(sources)
     }
-
-
-def unstage(folder: pathlib.Path) -> None:
-    """Deletes what `stage` has written, finished or not."""
-    for prefix in (_PREFIX, TEMPORARY + _PREFIX):
-        for written in folder.glob(f"{prefix}*"):
-            shutil.rmtree(written)
 
 
 def _staged(source: Source, folders: Sequence[pathlib.Path]) -> Staged:
@@ -99,7 +103,7 @@ def _staged(source: Source, folders: Sequence[pathlib.Path]) -> Staged:
     return Staged(haplotypes, contigs, counts)
 
 
-def _read(source: Source, panel: Panel, target: pathlib.Path) -> None:
+def _read(own: Sequence[StagedContig], panel: Panel, target: pathlib.Path) -> None:
     """Writes the arrays of every contig of a file."""
     temporary = target.with_name(f"{TEMPORARY}{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -107,8 +111,8 @@ def _read(source: Source, panel: Panel, target: pathlib.Path) -> None:
     counts = Counts()
     contigs: list[str] = []
     writer: _Writer | None = None
-    names = frozenset(contig.name for contig in source.read())
-    for name, allele in read_alleles(panel, Reference(names, source.read), counts):
+    reference = Reference(frozenset(c.name for c in own), functools.partial(read_back, own))
+    for name, allele in read_alleles(panel, reference, counts):
         if not contigs or name != contigs[-1]:
             if writer is not None:
                 writer.close()
@@ -154,6 +158,7 @@ class _Writer:
             part[name] = part[name] + before
             self._ends[name] = int(part[name][-1]) if len(part[name]) else before
         for name, array in part.items():
-            array.tofile(self._files[name])
+            # Not `tofile`, which does not say why it failed.
+            self._files[name].write(np.ascontiguousarray(array).data)
             self._sizes[name] += len(array)
         self._waiting.clear()

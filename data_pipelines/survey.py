@@ -1,44 +1,29 @@
-"""First pass over the input: validates all of it and fixes which window goes into which shard.
-
-The plan is a pure function of the contigs and the arguments. It is stored, so that a build that
-was killed goes on without a second survey.
-"""
+"""Fixes which window goes into which split and shard: a pure function of contigs and arguments."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines import windows
-from data_pipelines.fasta import Contig
-from data_pipelines.sources import Source
+from data_pipelines.contigs import StagedContig
 from data_pipelines.windows import SPLITS, ContigSize, ContigSplits, Recipe
 from nt_jax.errors import InputError
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, in all, what is being done); 0 in all while the end is unknown."""
-
 
 @dataclasses.dataclass(frozen=True)
-class ContigFacts:
-    """What is known of one contig after the survey; counts are bases or windows."""
+class Counts:
+    """What becomes of the windows and bases of one contig."""
 
-    source: str
-    name: str
-    start: int
-    length: int
-    n: int
-    gc: int
-    soft_masked: int
-    converted_u: int
-    iupac: int
     windows: tuple[int, ...]
     """Windows kept, one number a split."""
-    n_windows: int
-    """Windows dropped because more than half of them is N."""
     boundary_windows: int
     """Windows dropped because they overlap two splits."""
+    bases_in_windows: int
+    """Bases that at least one window has."""
+    dropped_bases: dict[str, int]
+    """All others, by the reason: `short_contigs` (shorter than a window), `n_windows`,
+    `boundary_windows`, `remainder` (behind the last whole window, or between windows)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,64 +40,38 @@ class Unit:
 class Plan:
     """Everything the second pass needs, and the counts for the datacard."""
 
-    contigs: tuple[ContigFacts, ...]
+    contigs: tuple[StagedContig, ...]
+    counts: tuple[Counts, ...]
     splits: tuple[ContigSplits, ...]
     units: tuple[Unit, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form; block splits as one digit a block."""
-        return {
-            "contigs": [dataclasses.asdict(contig) for contig in self.contigs],
-            "splits": [[s.block, "".join(map(str, s.codes.tolist()))] for s in self.splits],
-            "units": [dataclasses.asdict(unit) for unit in self.units],
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        """Inverse of `to_dict`."""
-        return cls(
-            tuple(
-                ContigFacts(**{**contig, "windows": tuple(contig["windows"])})
-                for contig in values["contigs"]
-            ),
-            tuple(
-                ContigSplits(block, np.frombuffer(codes.encode(), np.int8) - ord("0"))
-                for block, codes in values["splits"]
-            ),
-            tuple(
-                Unit(tuple(tuple(piece) for piece in unit["pieces"]), tuple(unit["counts"]))
-                for unit in values["units"]
-            ),
-        )
+    def kept(self, number: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """(int64[windows] starts, int8[windows] split codes) of a contig's windows."""
+        starts = self.contigs[number].starts()
+        codes = self.splits[number].of(starts, length)
+        kept = codes != windows.BOUNDARY
+        return starts[kept], codes[kept]
 
 
 def survey(
-    sources: Sequence[Source],
+    contigs: Sequence[StagedContig],
     recipe: Recipe,
     *,
+    by_source: Mapping[str, str],
     validation: Sequence[str],
     test: Sequence[str],
     seed: int,
     validation_share: float,
     shard_windows: int,
-    progress: Progress,
 ) -> Plan:
-    """Reads all contigs once. Splits are those of the sources, else by name, else by blocks.
+    """Splits are those of the sources (`by_source`), else by name, else by blocks.
 
-    Raises InputError for bad input, an unknown contig in `validation` or `test`, when no window
-    is left at all, or none for training or for a split that was asked for.
+    Raises InputError for an unknown contig in `validation` or `test`, when no window is left at
+    all, or none for training or for a split that was asked for.
     """
-    facts: list[ContigFacts] = []
-    starts: list[np.ndarray] = []
-    for i, source in enumerate(sources):
-        progress(i, len(sources), f"reading {source.name}")
-        for contig in source.read():
-            own, dropped = full_windows(contig, recipe)
-            starts.append(own)
-            facts.append(_facts(source.name, contig, dropped))
-    sizes = [ContigSize(c.source, c.name, c.start, c.length) for c in facts]
     asked: dict[str, Sequence[str]] = {"validation": validation, "test": test}
-    by_source = {source.name: source.split for source in sources if source.split}
+    starts = [contig.starts() for contig in contigs]
+    sizes = [ContigSize(c.source, c.name, c.start, c.length) for c in contigs]
     if by_source:
         splits = windows.split_by_source(sizes, by_source)
     elif validation or test:
@@ -120,69 +79,53 @@ def survey(
     else:
         splits = windows.split_by_blocks(sizes, starts, recipe, seed, validation_share)
     codes = [s.of(own, recipe.length) for s, own in zip(splits, starts, strict=True)]
-    facts = [
-        dataclasses.replace(
-            contig,
-            windows=tuple(int(np.count_nonzero(own == code)) for code in range(len(SPLITS))),
-            boundary_windows=int(np.count_nonzero(own == windows.BOUNDARY)),
-        )
-        for contig, own in zip(facts, codes, strict=True)
-    ]
-    _require_windows(facts, recipe, by_source, asked)
+    counts = [_counts(*columns, recipe) for columns in zip(contigs, starts, codes, strict=True)]
+    _require_windows(contigs, counts, recipe, by_source, asked)
     kept = [own[own != windows.BOUNDARY] for own in codes]
-    return Plan(tuple(facts), tuple(splits), tuple(_units(facts, kept, shard_windows)))
+    units = _units(contigs, kept, shard_windows)
+    return Plan(tuple(contigs), tuple(counts), tuple(splits), tuple(units))
 
 
-def full_windows(contig: Contig, recipe: Recipe) -> tuple[np.ndarray, int]:
-    """(int64[windows] starts of the windows with enough bases, windows dropped for their Ns)."""
-    starts = windows.plan_windows(len(contig.bases), recipe)
-    few = windows.count_n(contig.bases, starts, recipe.length) <= (
-        windows.MAX_N_SHARE * recipe.length
+def _counts(contig: StagedContig, starts: np.ndarray, codes: np.ndarray, recipe: Recipe) -> Counts:
+    boundary = codes == windows.BOUNDARY
+    planned = windows.plan_windows(contig.length, recipe)
+    inside, with_boundary, with_n = (
+        _covered(own, recipe.length) for own in (starts[~boundary], starts, planned)
     )
-    return starts[few], int(np.count_nonzero(~few))
-
-
-def kept_windows(
-    contig: Contig, splits: ContigSplits, recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray]:
-    """(int64[windows] starts, int8[windows] split codes) of the windows that are written."""
-    starts, _ = full_windows(contig, recipe)
-    codes = splits.of(starts, recipe.length)
-    kept = codes != windows.BOUNDARY
-    return starts[kept], codes[kept]
-
-
-def _facts(source: str, contig: Contig, dropped: int) -> ContigFacts:
-    counts = {base: int(np.count_nonzero(contig.bases == ord(base))) for base in "GCN"}
-    return ContigFacts(
-        source=source,
-        name=contig.name,
-        start=contig.start,
-        length=len(contig.bases),
-        n=counts["N"],
-        gc=counts["G"] + counts["C"],
-        soft_masked=contig.soft_masked,
-        converted_u=contig.converted_u,
-        iupac=contig.iupac,
-        windows=(),
-        n_windows=dropped,
-        boundary_windows=0,
+    rest = contig.length - with_n
+    short = contig.length < recipe.length
+    return Counts(
+        windows=tuple(int(np.count_nonzero(codes == code)) for code in range(len(SPLITS))),
+        boundary_windows=int(np.count_nonzero(boundary)),
+        bases_in_windows=inside,
+        dropped_bases={
+            "short_contigs": rest if short else 0,
+            "n_windows": with_n - with_boundary,
+            "boundary_windows": with_boundary - inside,
+            "remainder": 0 if short else rest,
+        },
     )
+
+
+def _covered(starts: np.ndarray, length: int) -> int:
+    """Bases in the union of windows that start at ascending `starts`."""
+    return int(np.minimum(np.diff(starts), length).sum()) + length if len(starts) else 0
 
 
 def _require_windows(
-    facts: Sequence[ContigFacts],
+    contigs: Sequence[StagedContig],
+    counts: Sequence[Counts],
     recipe: Recipe,
     by_source: Mapping[str, str],
     asked: Mapping[str, Sequence[str]],
 ) -> None:
-    totals = dict(zip(SPLITS, np.sum([c.windows for c in facts], axis=0).tolist(), strict=True))
-    longest = max(facts, key=lambda contig: contig.length)
+    totals = dict(zip(SPLITS, np.sum([c.windows for c in counts], axis=0).tolist(), strict=True))
+    longest = max(contigs, key=lambda contig: contig.length)
     if not sum(totals.values()):
         raise InputError(
-            f"{longest.source}: no window of {recipe.length} bases is left of {len(facts)} contigs "
-            f"(the longest, {longest.name}, has {longest.length} bases; windows more than half N "
-            "are dropped); choose a recipe with shorter windows"
+            f"{longest.source}: no window of {recipe.length} bases is left of {len(contigs)} "
+            f"contigs (the longest, {longest.name}, has {longest.length} bases; windows more than "
+            "half N are dropped); choose a recipe with shorter windows"
         )
     for split in dict.fromkeys(["train", *by_source.values()] if by_source else []):
         if not totals[split]:
@@ -204,7 +147,7 @@ def _require_windows(
 
 
 def _units(
-    facts: Sequence[ContigFacts], codes: Sequence[np.ndarray], shard_windows: int
+    contigs: Sequence[StagedContig], codes: Sequence[np.ndarray], shard_windows: int
 ) -> list[Unit]:
     """Consecutive kept windows of one source, `shard_windows` at a time, over contig ends."""
     units: list[Unit] = []
@@ -219,8 +162,8 @@ def _units(
             units.append(Unit(tuple(pieces), tuple(counts)))
         pieces, room = [], shard_windows
 
-    for number, contig in enumerate(facts):
-        if number and contig.source != facts[number - 1].source:
+    for number, contig in enumerate(contigs):
+        if number and contig.source != contigs[number - 1].source:
             close()
         first = 0
         while first < len(codes[number]):

@@ -128,6 +128,13 @@ def count_n(bases: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     return np.searchsorted(positions, starts + length) - np.searchsorted(positions, starts)
 
 
+def full_windows(bases: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, int]:
+    """(int64[windows] starts of the windows with enough bases, windows dropped for their Ns)."""
+    starts = plan_windows(len(bases), recipe)
+    few = count_n(bases, starts, recipe.length) <= MAX_N_SHARE * recipe.length
+    return starts[few], int(np.count_nonzero(~few))
+
+
 @dataclasses.dataclass(frozen=True)
 class ContigSize:
     """What the split assignment has to know of a contig."""

@@ -1,5 +1,7 @@
-"""NT v1 2.5B on 3,202 phased human genomes (1000 Genomes).
+r"""NT v1 2.5B on 3,202 phased human genomes (1000 Genomes).
 
+    nt-jax data build thousand_genomes --data-dir GENOMES --vcf chr*.vcf.gz --out DIR \
+      --recipe paper6100
     nt-jax pretrain nt_v1_2b5_1000g --data DIR --workdir RUN
 
 Data as nt_v1_500m_1000g: no random replacement (S), one haplotype per draw (U). 300B tokens, about

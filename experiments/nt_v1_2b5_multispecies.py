@@ -1,5 +1,6 @@
 """NT v1 2.5B on 850 species.
 
+    nt-jax data build multispecies --manifest multispecies.tsv --data-dir GENOMES --out DIR
     nt-jax pretrain nt_v1_2b5_multispecies --data DIR --workdir RUN
 
 Data (V): 850 species of RefSeq, 174B bases, one species per genus, no plants, no viruses; windows

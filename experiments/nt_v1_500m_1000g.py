@@ -1,5 +1,7 @@
-"""NT v1 500M on 3,202 phased human genomes (1000 Genomes).
+r"""NT v1 500M on 3,202 phased human genomes (1000 Genomes).
 
+    nt-jax data build thousand_genomes --data-dir GENOMES --vcf chr*.vcf.gz --out DIR \
+      --recipe paper6100
     nt-jax pretrain nt_v1_500m_1000g --data DIR --workdir RUN
 
 Data (S): 3,202 genomes, 27 populations, 111M SNPs and 14M indels, 20.5T bases; one haplotype per

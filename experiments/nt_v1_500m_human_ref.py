@@ -1,5 +1,6 @@
 """NT v1 500M on the human reference genome (GRCh38).
 
+    nt-jax data build human_reference --data-dir GENOMES --out DIR
     nt-jax pretrain nt_v1_500m_human_ref --data DIR --workdir RUN
 
 Data: GRCh38.p14, train chr1-20, X, Y; validation chr21; test chr22 (V); windows of 6,200 bases

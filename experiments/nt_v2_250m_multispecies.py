@@ -1,5 +1,7 @@
-"""NT v2 250M on 850 species.
+r"""NT v2 250M on 850 species.
 
+    nt-jax data build multispecies --manifest multispecies.tsv --data-dir GENOMES --out DIR \
+      --recipe paper12k
     nt-jax pretrain nt_v2_250m_multispecies --data DIR --workdir RUN
 
 Data (V): 850 species of RefSeq, 174B bases; 12-kb windows. 512 sequences x 2,048 tokens a step (S);

@@ -10,7 +10,6 @@ import numpy as np
 
 from data_pipelines import windows
 from data_pipelines.fasta import Contig, read_fasta
-from data_pipelines.survey import full_windows
 from data_pipelines.windows import Recipe
 from nt_jax.errors import InputError
 
@@ -92,7 +91,7 @@ def fasta_windows(
         recipe = recipe_or_length
     contigs, starts, short, mostly_n, longest = [], [], 0, 0, 0
     for contig in read_fasta(path):
-        own, dropped = full_windows(contig, recipe)
+        own, dropped = windows.full_windows(contig.bases, recipe)
         short += len(contig.bases) < recipe.length
         longest = max(longest, len(contig.bases))
         mostly_n += dropped

@@ -40,6 +40,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="left out of them",
     )  # fmt: skip
     parser.add_argument(
+        "--sample-table", type=pathlib.Path, metavar="FILE",
+        help="table with a row a sample, its name first; NAME may then be a value of any other "
+        "column, such as a population (YRI) or a super-population (AFR)",
+    )  # fmt: skip
+    parser.add_argument(
         "--min-allele-count", type=int, default=1,
         help="haplotypes that must carry an allele (default: 1)",
     )  # fmt: skip
@@ -54,7 +59,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             help=f"contigs of the {split} split; default: its own, or seeded blocks",
         )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the block-wise split")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=int, default=1, help="processes of this machine")
+    parser.add_argument(
+        "--beam", metavar="OPTIONS",
+        help="let Apache Beam spread the work; its pipeline options in quotes, such as "
+        "'--runner=FlinkRunner --flink_master=HOST:8081'",
+    )  # fmt: skip
     parser.add_argument(
         "--kind", choices=["real", "simulated"], default="real", help="named in the data card"
     )
@@ -68,6 +78,13 @@ def run(options: argparse.Namespace) -> None:
     from data_pipelines import builders
 
     given = _with_genotypes(_SOURCES[options.source](options), options)
+    spread = None
+    if options.beam is not None:
+        from data_pipelines.beam import on_beam
+
+        if options.workers != 1:
+            raise InputError("--workers and --beam: name one; Beam has its own number of workers")
+        spread = on_beam(options.beam, options.out.with_name(f"{options.out.name}.beam"))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
@@ -83,6 +100,7 @@ def run(options: argparse.Namespace) -> None:
             test=given.test,
             seed=options.seed,
             workers=options.workers,
+            spread=spread,
             kind=options.kind,
             progress=tell,
         )
@@ -119,10 +137,15 @@ def _manifest(options: argparse.Namespace) -> _Given:
     from data_pipelines import assemblies
     from data_pipelines.manifest import read_manifest
 
+    command = f"nt-jax data build {options.source}"
     if not options.manifest:
-        raise InputError("nt-jax data build manifest: name the table with --manifest")
+        made = " that `nt-jax data manifest multispecies` made"
+        raise InputError(
+            f"{command}: name the table{made if options.source == 'multispecies' else ''} with "
+            "--manifest"
+        )
     if options.fasta:
-        raise InputError("nt-jax data build manifest: --fasta belongs to `nt-jax data build fasta`")
+        raise InputError(f"{command}: --fasta belongs to `nt-jax data build fasta`")
     genomes = assemblies.sources(read_manifest(options.manifest), options.data_dir)
     return _Given([*genomes], flat(options.validation), flat(options.test))
 
@@ -159,6 +182,7 @@ _SOURCES = {
     "manifest": _manifest,
     "human_reference": _human_reference,
     "thousand_genomes": _thousand_genomes,
+    "multispecies": _manifest,
 }
 """What a dataset can be built of."""
 _SHOWN = 40
@@ -171,21 +195,23 @@ def _with_genotypes(given: _Given, options: argparse.Namespace) -> _Given:
 
     files = flat(options.vcf)
     if not files:
-        chosen = options.samples or options.exclude_samples or options.min_allele_count != 1
-        if chosen or options.skip_ref_mismatches:
+        chosen = options.samples or options.exclude_samples or options.sample_table
+        if chosen or options.min_allele_count != 1 or options.skip_ref_mismatches:
             raise InputError(
-                "--samples, --exclude-samples, --min-allele-count, --skip-ref-mismatches: name the "
-                "genotypes with --vcf"
+                "--samples, --exclude-samples, --sample-table, --min-allele-count, "
+                "--skip-ref-mismatches: name the genotypes with --vcf"
             )
         return given
     if len(given.genomes) > 1:
         raise InputError("--vcf: name one genome only, the one the genotypes were called on")
-    wanted = _names(flat(options.samples))
+    table = _sample_table(options.sample_table)
+    wanted = _names(flat(options.samples), table)
+    unwanted = _names(flat(options.exclude_samples), table)
     panels = tuple(
         open_panel(
             file,
             wanted or None,
-            _names(flat(options.exclude_samples)),
+            unwanted,
             min_count=options.min_allele_count,
             skip_mismatches=options.skip_ref_mismatches,
         )
@@ -195,13 +221,33 @@ def _with_genotypes(given: _Given, options: argparse.Namespace) -> _Given:
     return dataclasses.replace(given, genomes=genomes)
 
 
-def _names(given: list[str]) -> list[str]:
-    """Names, those in files in the place of the files."""
-    names = []
+def _names(given: list[str], table: dict[str, list[str]]) -> list[str]:
+    """Samples; those in files, and those of a population, in the place of its name."""
+    names: list[str] = []
     for name in given:
         path = pathlib.Path(name)
-        names += path.read_text().split() if path.is_file() else [name]
-    return names
+        words = path.read_text().split() if path.is_file() else [name]
+        names += [sample for word in words for sample in table.get(word, [word])]
+    return list(dict.fromkeys(names))
+
+
+def _sample_table(path: pathlib.Path | None) -> dict[str, list[str]]:
+    """Samples by every word of the other columns of a table."""
+    if path is None:
+        return {}
+    try:
+        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    found: dict[str, list[str]] = {}
+    for sample, *words in rows[1:]:
+        for word in dict.fromkeys(words):
+            found.setdefault(word, []).append(sample)
+    if not found:
+        raise InputError(
+            f"{path}: no samples with populations; give a header and a row a sample, its name first"
+        )
+    return found
 
 
 def _print_card(card: dict) -> None:

@@ -1,5 +1,6 @@
 """Building a dataset: complete or absent, the same bytes however it is made, nothing uncounted."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -8,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -21,7 +23,6 @@ from data_pipelines.builders import build, read_datacard
 from data_pipelines.fasta import Contig, read_fasta
 from data_pipelines.records import parse_record
 from data_pipelines.sources import Source, fasta_sources
-from data_pipelines.survey import Plan
 from data_pipelines.windows import Recipe
 from nt_jax.errors import InputError
 
@@ -203,9 +204,10 @@ def test_an_interrupted_build_keeps_its_shards_and_looks_unfinished(genome, tmp_
     (staging / "part-1-genome_windows-train").write_bytes(b"half a shard")
     victim = next(iter(written))
     victim.write_bytes(victim.read_bytes()[:100])  # a power cut may do this
-    units = []
-    build_simulated([genome], out, progress=lambda done, total, text: units.append(done))
-    assert units[0] >= 2
+    told = []
+    build_simulated([genome], out, progress=lambda *news: told.append(news))
+    assert (0, 0, "reading sequences") in told
+    assert next(done for done, _, text in told if text == "writing shards") >= 2
     kept = {out / path.name: stamp for path, stamp in written.items() if path != victim}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert contents(out) == whole
@@ -244,7 +246,7 @@ def test_a_build_killed_with_sigkill_ends_in_the_same_bytes(tmp_path, workers):
 
 def test_two_builds_of_one_folder_do_not_mix(genome, tmp_path):
     with (
-        builders._claimed(tmp_path / "out.incomplete"),
+        builders._claimed(tmp_path / "out.incomplete", "fingerprint"),
         pytest.raises(InputError, match="another build"),
     ):
         build_simulated([genome], tmp_path / "out")
@@ -331,13 +333,74 @@ def builders_reader(path):
     return reader.read_all()
 
 
-def test_the_plan_survives_its_json_form(genome, tmp_path, monkeypatch):
-    interrupt(monkeypatch, after=0)
-    with pytest.raises(KilledError):
-        build_simulated([genome], tmp_path / "out")
-    stored = json.loads((tmp_path / "out.incomplete" / "plan.json").read_text())
-    del stored["fingerprint"]
-    assert json.loads(json.dumps(Plan.from_dict(stored).to_dict())) == stored
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("ACGTN", min_size=1, max_size=400), min_size=1, max_size=4),
+    st.integers(5, 40),
+    st.integers(1, 60),
+    st.integers(0, 3),
+)
+def test_every_base_is_in_a_window_or_counted_as_dropped(letters, length, stride, seed):
+    # Runs of N as long as windows are not drawn by chance.
+    bases = [text.replace("N", "N" * 30).encode() for text in letters]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        path = write_fasta(folder / "g.fa", **{f"c{i}": text for i, text in enumerate(bases)})
+        try:
+            recipe = f"window={length},stride={stride},jitter=0,tokens=2"
+            built = build([path], folder / "out", recipe=recipe, seed=seed, kind="simulated")
+        except InputError:  # no window, or none for training
+            return
+        (source,) = built.datacard["sources"]
+        covered = {
+            (row["contig"], base)
+            for shard in built.datacard["shards"]
+            for row in map(parse_record, builders_reader(built.path / shard["file"]))
+            for base in range(row["start"], row["start"] + length)
+        }
+    assert source["bases_in_windows"] == len(covered)
+    assert source["bases"] == len(covered) + sum(source["dropped_bases"].values())
+    short = sum(len(text) for text in bases if len(text) < length)
+    assert source["dropped_bases"]["short_contigs"] == short
+
+
+def test_weights_decide_no_bytes(genome, tmp_path):
+    (source,) = fasta_sources([genome])
+    for weight in (1.0, 2.0):
+        changed = dataclasses.replace(source, about={"weight": weight})
+        built = build_simulated([changed], tmp_path / "out")
+    assert built.existed
+
+
+LIMITED = """
+import resource, sys
+from data_pipelines.builders import build
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+    build([sys.argv[1]], sys.argv[2], recipe="window=60,stride=10,jitter=0", kind="simulated",
+          shard_windows=30_000, workers=int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(300, 1), (1_000_000, 2)])
+def test_a_build_without_room_goes_on_when_there_is_some(tmp_path, workers, limit):
+    """Of the files, the first limit does not hold the bases, the second not the first shard."""
+    path = write_fasta(tmp_path / "g.fa", a=simulated(400_000))
+    script = tmp_path / "script.py"
+    script.write_text(LIMITED)
+    out, staging = tmp_path / "out", tmp_path / "out.incomplete"
+    command = [sys.executable, str(script), str(path)]
+    refused = subprocess.run(
+        [*command, str(out), str(limit), str(workers)], capture_output=True, text=True
+    )
+    assert "File too large" in refused.stderr
+    assert "when that is mended, give the same command again" in refused.stderr
+    assert not out.exists()
+    assert not list(staging.glob("part-*"))
+    assert (staging / "contigs-00000").is_dir() == (limit > 400_000)
+    for folder in (out, tmp_path / "whole"):
+        subprocess.run([*command, str(folder), str(2**30), "1"], check=True)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_real_genome_is_counted_whole(real_data, tmp_path):

@@ -201,6 +201,25 @@ def test_the_command_line_builds_trains_and_traces(vcf, fasta, tmp_path, capsys)
     assert f"{rows[0]['sample']}:{rows[0]['haplotype']}" in capsys.readouterr().out
 
 
+def test_populations_are_chosen_by_name(vcf, fasta, tmp_path, capsys):
+    table = tmp_path / "people.tsv"
+    rows = ["HG00096\tGBR\tEUR", "HG00171\tFIN\tEUR", "NA18486\tYRI\tAFR", "HG00097\tGBR\tEUR"]
+    table.write_text("\n".join(["sample\tpop\tsuper_pop", *rows]) + "\n")
+    where = ["--fasta", str(fasta), "--vcf", str(vcf), "--out", str(tmp_path / "data")]
+    chosen = ["--samples", "EUR", "NA18486", "--exclude-samples", "FIN"]
+    recipe = ["--recipe", "window=200,stride=2000,jitter=0,tokens=33"]
+    build_them = ["data", "build", "fasta", *where, *chosen, *recipe]
+    assert cli.main([*build_them, "--sample-table", str(table)]) == 0
+    card = json.loads((tmp_path / "data" / "datacard.json").read_text())
+    samples = set(card["sources"][0]["haplotypes"]["samples"])
+    assert samples == {"HG00096", "HG00097", "NA18486"}
+    assert cli.main(build_them) == 2
+    assert "EUR" in capsys.readouterr().err
+    table.write_text("sample\n")
+    assert cli.main([*build_them, "--sample-table", str(table)]) == 2
+    assert "no samples with populations" in capsys.readouterr().err
+
+
 def test_genotypes_that_do_not_fit_are_refused(source, vcf, fasta, tmp_path, capsys):
     other = dataclasses.replace(source, panels=(source.panels[0], open_panel(vcf, ["HG00096"])))
     with pytest.raises(InputError, match="other samples, or another order of them"):

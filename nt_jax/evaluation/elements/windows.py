@@ -16,7 +16,6 @@ from data_pipelines import windows as plans
 from data_pipelines.annotation import match_contigs, read_annotation
 from data_pipelines.elements import CLASSES, Elements, find_elements
 from data_pipelines.fasta import Contig, read_fasta
-from data_pipelines.survey import full_windows
 from nt_jax.data import spread
 from nt_jax.errors import InputError, nearest
 from nt_jax.evaluation.elements.labels import base_labels, rotated, token_fractions
@@ -161,7 +160,7 @@ def element_windows(
     """
     bases = (length - 1) * tokenizer.k
     recipe = plans.recipe(f"window={bases},stride={bases},jitter=0")
-    found = [full_windows(contig, recipe) for contig in genome.contigs]
+    found = [plans.full_windows(contig.bases, recipe) for contig in genome.contigs]
     total = sum(len(starts) for starts, _ in found)
     if not total:
         longest = max(len(contig.bases) for contig in genome.contigs)
