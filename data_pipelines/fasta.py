@@ -19,7 +19,11 @@ from nt_jax.errors import InputError
 
 _BLOCK = 1 << 23
 """Bytes read at a time."""
-_REGION = re.compile(r"(?P<name>.+):(?P<start>\d+)-(?P<end>\d+)")
+_REGION = re.compile(r"(?P<name>.+):(?P<start>[0-9]+)-(?P<end>[0-9]+)")
+_DIGITS = 18
+"""Of the largest coordinate: it has to fit into 64 bits."""
+_SHOWN = 60
+"""Letters of a name that messages show."""
 _AMBIGUOUS = b"RYSWKMBDHV"
 _LOWER, _URACIL, _IUPAC, _INVALID = 1, 2, 4, 8
 _BLANK = b" \t\r\n"
@@ -173,7 +177,7 @@ def _contig(
     bases = np.frombuffer(clean[0] if len(clean) == 1 else b"".join(clean), np.uint8)
     if not bases.size:
         raise InputError(
-            f"{path}: record {number} ({name}), line {line}: no bases; remove the record or "
+            f"{path}: record {number} ({_shown(name)}), line {line}: no bases; remove the record or "
             "complete the file"
         )
     name, start = _region(path, number, name, line, bases.size)
@@ -185,11 +189,16 @@ def _region(path: pathlib.Path, number: int, name: str, line: int, length: int) 
     found = _REGION.fullmatch(name)
     if not found:
         return name, 0
+    if max(len(found["start"]), len(found["end"])) > _DIGITS:
+        raise InputError(
+            f"{path}: record {number}, line {line}: {_shown(name)} names coordinates of more than "
+            f"{_DIGITS} digits; correct the header"
+        )
     start, end = int(found["start"]), int(found["end"])
     if start < 1 or end - start + 1 != length:
         hint = " (0-based, as of bedtools?)" if end - start == length else ""
         raise InputError(
-            f"{path}: record {number}, line {line}: {name} (1-based, end included) names "
+            f"{path}: record {number}, line {line}: {_shown(name)} (1-based, end included) names "
             f"{max(0, end - start + 1)} bases from {start}, but {length} follow{hint}; correct "
             "the header"
         )
@@ -210,15 +219,19 @@ def _refuse_repeat(
     for other in taken.setdefault(name, []):
         if piece is None or other is None:
             raise InputError(
-                f"{path}: record {number}, line {line}: the contig name {name} appears twice; "
-                "rename or remove one of them"
+                f"{path}: record {number}, line {line}: the contig name {_shown(name)} appears "
+                "twice; rename or remove one of them"
             )
         if piece[0] < other[1] and other[0] < piece[1]:
             raise InputError(
-                f"{path}: record {number}, line {line}: {name}:{piece[0] + 1}-{piece[1]} overlaps "
-                f"the piece {name}:{other[0] + 1}-{other[1]} of this file; remove one of them"
+                f"{path}: record {number}, line {line}: {_shown(name)}:{piece[0] + 1}-{piece[1]} "
+                f"overlaps the piece {other[0] + 1}-{other[1]} of this file; remove one of them"
             )
     taken[name].append(piece)
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
 
 
 def _invalid_letter(
@@ -238,6 +251,6 @@ def _invalid_letter(
     else:
         reason = "correct the file"
     return InputError(
-        f"{path}: record {number} ({name}), line {line}, position {column}: {letter!r} is no "
+        f"{path}: record {number} ({_shown(name)}), line {line}, position {column}: {letter!r} is no "
         f"IUPAC nucleotide code: {reason}"
     )
