@@ -78,7 +78,12 @@ def _header(path: pathlib.Path, stream: IO[bytes]) -> tuple[dict[int, str], int,
 
 
 def _line(
-    number: int, sizes: bytes, stream: IO[bytes], contigs: dict[int, str], genotype: int, samples: int
+    number: int,
+    sizes: bytes,
+    stream: IO[bytes],
+    contigs: dict[int, str],
+    genotype: int,
+    samples: int,
 ) -> Line:
     shared_size, own_size = _SIZES.unpack(sizes)
     shared, own = stream.read(shared_size), stream.read(own_size)

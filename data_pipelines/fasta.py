@@ -22,6 +22,8 @@ _BLOCK = 1 << 23
 _REGION = re.compile(r"(?P<name>.+):(?P<start>[0-9]+)-(?P<end>[0-9]+)")
 _DIGITS = 18
 """Of the largest coordinate: it has to fit into 64 bits."""
+_LONGEST = 250
+"""Letters of a name; a longer one has swallowed its sequence, or is a mistake."""
 _SHOWN = 60
 """Letters of a name that messages show."""
 _AMBIGUOUS = b"RYSWKMBDHV"
@@ -164,6 +166,11 @@ def _contig(
     if not words or header[0].isspace():
         raise InputError(f"{path}: record {number}, line {line}: no name behind '>'; give it one")
     name = words[0]
+    if len(name) > _LONGEST:
+        raise InputError(
+            f"{path}: record {number}, line {line}: the name {name[:_SHOWN]}... has {len(name):,} "
+            f"letters, the limit is {_LONGEST}; is the end of the line missing behind it?"
+        )
     clean, counts = [], np.zeros(3, np.int64)
     for first, raw in pieces:
         notes = np.frombuffer(raw.translate(_NOTES, _BLANK), np.uint8)
@@ -177,7 +184,7 @@ def _contig(
     bases = np.frombuffer(clean[0] if len(clean) == 1 else b"".join(clean), np.uint8)
     if not bases.size:
         raise InputError(
-            f"{path}: record {number} ({_shown(name)}), line {line}: no bases; remove the record or "
+            f"{path}: record {number} ({name}), line {line}: no bases; remove the record or "
             "complete the file"
         )
     name, start = _region(path, number, name, line, bases.size)
@@ -191,14 +198,14 @@ def _region(path: pathlib.Path, number: int, name: str, line: int, length: int) 
         return name, 0
     if max(len(found["start"]), len(found["end"])) > _DIGITS:
         raise InputError(
-            f"{path}: record {number}, line {line}: {_shown(name)} names coordinates of more than "
+            f"{path}: record {number}, line {line}: {name} names coordinates of more than "
             f"{_DIGITS} digits; correct the header"
         )
     start, end = int(found["start"]), int(found["end"])
     if start < 1 or end - start + 1 != length:
         hint = " (0-based, as of bedtools?)" if end - start == length else ""
         raise InputError(
-            f"{path}: record {number}, line {line}: {_shown(name)} (1-based, end included) names "
+            f"{path}: record {number}, line {line}: {name} (1-based, end included) names "
             f"{max(0, end - start + 1)} bases from {start}, but {length} follow{hint}; correct "
             "the header"
         )
@@ -219,19 +226,15 @@ def _refuse_repeat(
     for other in taken.setdefault(name, []):
         if piece is None or other is None:
             raise InputError(
-                f"{path}: record {number}, line {line}: the contig name {_shown(name)} appears "
-                "twice; rename or remove one of them"
+                f"{path}: record {number}, line {line}: the contig name {name} appears twice; "
+                "rename or remove one of them"
             )
         if piece[0] < other[1] and other[0] < piece[1]:
             raise InputError(
-                f"{path}: record {number}, line {line}: {_shown(name)}:{piece[0] + 1}-{piece[1]} "
-                f"overlaps the piece {other[0] + 1}-{other[1]} of this file; remove one of them"
+                f"{path}: record {number}, line {line}: {name}:{piece[0] + 1}-{piece[1]} overlaps "
+                f"the piece {name}:{other[0] + 1}-{other[1]} of this file; remove one of them"
             )
     taken[name].append(piece)
-
-
-def _shown(name: str) -> str:
-    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
 
 
 def _invalid_letter(
@@ -251,6 +254,6 @@ def _invalid_letter(
     else:
         reason = "correct the file"
     return InputError(
-        f"{path}: record {number} ({_shown(name)}), line {line}, position {column}: {letter!r} is no "
+        f"{path}: record {number} ({name}), line {line}, position {column}: {letter!r} is no "
         f"IUPAC nucleotide code: {reason}"
     )

@@ -61,6 +61,9 @@ def sites(path: pathlib.Path, samples: Sequence[str]) -> Iterator[Site]:
         records = iter(reader)
         while True:
             line = next(lines, None)
+            if line and line.contig not in done:
+                # cyvcf2 takes a record with any damage that is the first of an undeclared contig.
+                reader.add_to_header(f"##contig=<ID={line.contig}>")
             site = _next(path, records, number)
             if (line and line[1:]) != (site and (site.contig, site.start)):
                 raise InputError(f"{path}: damaged behind record {number}; copy it again")
@@ -112,13 +115,15 @@ def _next(path: pathlib.Path, records: Iterator, before: int) -> Site | None:
         alts = [alt.upper() for alt in record.ALT]
         contig, start, ref = record.CHROM, record.start, record.REF.upper()
     except UnicodeDecodeError:
-        raise InputError(f"{path}: record {before + 1}: no text; copy or make it again") from None
+        contig, start, ref, calls = "\0", 0, "", None
     except Exception:  # nor here
-        calls = None
+        contig, start, ref, calls = record.CHROM, record.start, "", None
+    if not (contig + ref).isprintable():
+        raise InputError(f"{path}: record {before + 1}: CHROM, REF or ALT is no text; correct it")
     if calls is None:
         raise InputError(
-            f"{path}: record {before + 1}, {record.CHROM}:{record.start + 1}: no genotypes (GT); "
-            "leave such records out"
+            f"{path}: record {before + 1}, {contig}:{start + 1}: no genotypes (GT); leave such "
+            "records out"
         )
     return Site(before + 1, contig, start, ref, alts, calls)
 

@@ -15,10 +15,13 @@ from data_pipelines.compressed import opened
 from nt_jax.errors import InputError
 
 _CUT = "has no end, so the file was cut off; copy it again, or end the line"
+_NUL = "has a NUL byte; copy or make the file again"
 _FIXED = 9
 """Columns in front of those of the samples."""
 
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
+_CONTIG = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+"""SAM specification, section 1.2.1, as the VCF specification has it."""
 _MANY = b"00000"
 _LARGE = re.compile(rb"(?:^|\t)[0-9.|/]*[0-9]{5}")
 """An allele of a genotype that 16 bits may not hold, as cyvcf2 gives it."""
@@ -52,8 +55,9 @@ def vcf_lines(path: pathlib.Path) -> Iterator[Line]:
 def _header(path: pathlib.Path, stream: IO[bytes]) -> tuple[int, int]:
     """(number, tabs) of the line that names the columns."""
     for number, line in enumerate(stream, 1):
-        if not line.endswith(b"\n"):
-            raise InputError(f"{path}: line {number}: {_CUT}")
+        if b"\0" in line or not line.endswith(b"\n"):
+            reason = _NUL if b"\0" in line else _CUT
+            raise InputError(f"{path}: line {number}: {reason}")
         if line.startswith(b"#CHROM"):
             return number, line.count(b"\t")
         if not line.startswith(b"#"):
@@ -68,7 +72,7 @@ def _reason(line: bytes, columns: list[bytes], tabs: int) -> str:
     if line.startswith(b"#"):
         return "starts with '#', but stands between the records; remove it"
     if b"\0" in line:
-        return "has a NUL byte; copy or make the file again"
+        return _NUL
     found = line.count(b"\t")
     if found != tabs:
         return f"{found + 1} columns, the header names {tabs + 1}; correct the file"
@@ -76,7 +80,9 @@ def _reason(line: bytes, columns: list[bytes], tabs: int) -> str:
         return "no genotypes; leave such records out"
     if not columns[1].isdigit() or len(columns[1]) > 18:
         return f"POS is {_shown(columns[1])}, no whole number; correct the file"
-    for name, value in (("CHROM", columns[0]), ("REF", columns[3]), ("ALT", columns[4])):
+    if not _CONTIG.fullmatch(columns[0]):
+        return f"CHROM is {_shown(columns[0])}, no name of a contig; correct the file"
+    for name, value in (("REF", columns[3]), ("ALT", columns[4])):
         if not (value and value.isascii() and value.decode().isprintable()):
             return f"{name} is {_shown(value)}; correct the file"
     if columns[8].split(b":")[0] != b"GT":

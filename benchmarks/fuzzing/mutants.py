@@ -23,7 +23,7 @@ class Mutant:
 
     @property
     def family(self) -> str:
-        """"fasta" or "vcf"."""
+        """ "fasta" or "vcf"."""
         return self.seed.format
 
     @property

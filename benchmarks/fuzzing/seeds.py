@@ -132,5 +132,7 @@ def _as_bcf(text: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = pathlib.Path(folder) / "a.vcf", pathlib.Path(folder) / "a.bcf"
         source.write_bytes(text)
-        pysam.bcftools.view("-Ob", "--no-version", "-o", str(target), str(source), catch_stdout=False)
+        pysam.bcftools.view(
+            "-Ob", "--no-version", "-o", str(target), str(source), catch_stdout=False
+        )
         return target.read_bytes()
