@@ -38,6 +38,8 @@ CHUNK = 500
 """Mutants that a process is given at a time."""
 HANG = 60.0
 """Seconds after which a mutant counts as hanging."""
+START = 120.0
+"""Seconds more for the first mutant of a process, which imports everything."""
 MEMORY = 16 << 30
 """Bytes of address space of a process: what asks for more fails."""
 OUTCOMES = ("accepted", "refused", "failed")
@@ -87,11 +89,11 @@ class Process:
         self.process.start()
         theirs.close()
         self.left: range = range(0)
-        self.heard = time.monotonic()
+        self.heard = time.monotonic() + START
 
     def give(self, numbers: range) -> None:
         """Consecutive mutants."""
-        self.left, self.heard = numbers, time.monotonic()
+        self.left, self.heard = numbers, max(self.heard, time.monotonic())
         self.pipe.send((numbers.start, numbers.stop))
 
     def read(self) -> dict[str, Any] | None:

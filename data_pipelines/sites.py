@@ -6,6 +6,7 @@ damage and does not survive other.
 
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -135,6 +136,8 @@ def _reader(path: pathlib.Path, samples: Sequence[str] | None = None) -> cyvcf2.
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        return cyvcf2.VCF(os.fspath(path), lazy=True, samples=samples and list(samples))
+        with warnings.catch_warnings():  # of samples that it does not find: `sites` looks itself
+            warnings.simplefilter("ignore")
+            return cyvcf2.VCF(os.fspath(path), lazy=True, samples=samples and list(samples))
     except Exception as error:  # cyvcf2 raises nothing narrower
         raise InputError(f"{path}: no VCF or BCF file ({error})") from None

@@ -93,4 +93,4 @@ def _reason(line: bytes, columns: list[bytes], tabs: int) -> str:
 
 
 def _shown(value: bytes) -> str:
-    return repr(value[:20].decode("ascii", "backslashreplace"))
+    return ascii(value[:20].decode("latin-1"))

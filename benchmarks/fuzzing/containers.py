@@ -43,6 +43,8 @@ def inflated(data: bytes) -> bytes:
         return data
     texts = []
     while data:
+        # The reserved flags: zlib alone minds them, and what is compressed has its checksum.
+        data = data[:3] + bytes(flags & 31 for flags in data[3:4]) + data[4:]
         member = zlib.decompressobj(31)
         try:
             texts.append(member.decompress(data))

@@ -88,7 +88,7 @@ def check(mutant: Mutant, rng: random.Random, folder: pathlib.Path) -> str:
     """
     path = folder / "mutant.fa"
     path.write_bytes(mutant.data)
-    cutting = _recipe(rng)
+    cutting = drawn_recipe(rng)
     wanted = rng.random() < 1 / BUILDS
     try:
         naive: list[Naive] | None = parse(inflated(mutant.data))
@@ -126,7 +126,8 @@ def one_line(error: InputError, path: pathlib.Path) -> None:
     assert len(text) < 1000, f"{len(text)} characters: {text[:200]!r}"
 
 
-def _recipe(rng: random.Random) -> Recipe:
+def drawn_recipe(rng: random.Random) -> Recipe:
+    """Windows that overlap, touch, or leave gaps; some are longer than the contigs."""
     length = rng.choice([20, 100, 300, 300, 700, 1500])
     stride = rng.choice([length, max(1, length // 2), max(1, length - 7), length + 13])
     return recipe(f"window={length},stride={stride},jitter=0,tokens=2")
