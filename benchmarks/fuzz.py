@@ -7,8 +7,9 @@ Either it refuses with an InputError, one line that names the file, or what it r
 naive parsers that share nothing with it: every base, every window, every count, every haplotype.
 Mutants run in processes of their own: one that dies or hangs is a failure and the run goes on.
 
-Finished mutants are kept in --state, so that a run that was stopped goes on with --resume. Writes
-benchmarks/results/fuzz.md; exits with 1 when anything failed. About 5 ms of one core a mutant.
+Finished mutants are kept in --state: with --resume a run that was stopped goes on, and those that
+failed run again. Writes benchmarks/results/fuzz.md; exits with 1 when anything failed. About 5 ms
+of one core a mutant.
 """
 
 import argparse
@@ -168,12 +169,13 @@ def chunks(missing: list[int]) -> list[range]:
 
 
 def finished(state: pathlib.Path, seed: int, mutations: int) -> dict[int, dict[str, Any]]:
-    """Rows of an earlier run with this seed; a last line that was cut off is left out."""
+    """Rows of an earlier run with this seed, but those that failed and a line that was cut off."""
     rows = {}
     for line in state.read_text().splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
-            if row["seed"] == seed and row["number"] < mutations:
+            wanted = row["seed"] == seed and row["number"] < mutations
+            if wanted and row["outcome"] != "failed":
                 rows[row["number"]] = row
     return rows
 
@@ -186,7 +188,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "runs" / "fuzz.jsonl")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows in --state")
+    parser.add_argument("--resume", action="store_true", help="go on; failures run again")
     options = parser.parse_args()
     options.state.parent.mkdir(parents=True, exist_ok=True)
     if options.state.exists() and not options.resume:

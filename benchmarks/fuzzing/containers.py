@@ -43,17 +43,33 @@ def inflated(data: bytes) -> bytes:
         return data
     texts = []
     while data:
-        # The reserved flags: zlib alone minds them, and what is compressed has its checksum.
-        data = data[:3] + bytes(flags & 31 for flags in data[3:4]) + data[4:]
-        member = zlib.decompressobj(31)
+        body = data[_header(data) :]
+        member = zlib.decompressobj(-15)
         try:
-            texts.append(member.decompress(data))
+            text = member.decompress(body)
         except zlib.error as error:
             raise Malformed(f"gzip: {error}") from None
-        if not member.eof:
-            raise Malformed("gzip: ends too early")
-        data = member.unused_data.lstrip(b"\0")  # padding is allowed
+        end, rest = member.unused_data[:8], member.unused_data[8:]
+        if not member.eof or end != struct.pack("<II", zlib.crc32(text), len(text) & 0xFFFFFFFF):
+            raise Malformed("gzip: ends too early, or another checksum")
+        texts.append(text)
+        data = rest.lstrip(b"\0")  # padding is allowed
     return b"".join(texts)
+
+
+def _header(data: bytes) -> int:
+    """Bytes of the header of a member; its own checksum and the reserved flags do not matter."""
+    if data[:3] != b"\x1f\x8b\x08" or len(data) < 12:
+        raise Malformed("gzip: no member")
+    flags, at = data[3], 10
+    if flags & 4:
+        at += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):  # a name, a comment
+        if flags & flag:
+            at = data.find(b"\0", at) + 1
+            if not at:
+                raise Malformed("gzip: no end of the name")
+    return at + (flags & 2)
 
 
 def _block(text: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import time
 
@@ -155,8 +156,10 @@ def test_mutants_that_kill_or_stop_a_worker_are_failures(real_data, monkeypatch)
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     state = tmp_path / "state.jsonl"
-    rows = ['{"seed": 1, "number": 0}', '{"seed": 2, "number": 1}', '{"seed": 1, "number": 3}']
-    state.write_text("\n".join([*rows, '{"se']))
+    rows = [(1, 0, "refused"), (2, 1, "refused"), (1, 3, "accepted"), (1, 4, "failed")]
+    keys = ("seed", "number", "outcome")
+    lines = [json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
+    state.write_text("\n".join([*lines, lines[0][:9]]))
     assert set(fuzz.finished(state, 1, 10)) == {0, 3}
     assert set(fuzz.finished(state, 1, 3)) == {0}
     assert fuzz.chunks([1, 2, 4, 5, 6, 9]) == [range(1, 3), range(4, 7), range(9, 10)]
