@@ -19,7 +19,13 @@ from nt_jax.errors import InputError
 
 _BLOCK = 1 << 23
 """Bytes read at a time."""
-_REGION = re.compile(r"(?P<name>.+):(?P<start>\d+)-(?P<end>\d+)")
+_REGION = re.compile(r"(?P<name>.+):(?P<start>[0-9]+)-(?P<end>[0-9]+)")
+_DIGITS = 18
+"""Of the largest coordinate: it has to fit into 64 bits."""
+_LONGEST = 250
+"""Letters of a name; a longer one has swallowed its sequence, or is a mistake."""
+_SHOWN = 60
+"""Letters of a name that messages show."""
 _AMBIGUOUS = b"RYSWKMBDHV"
 _LOWER, _URACIL, _IUPAC, _INVALID = 1, 2, 4, 8
 _BLANK = b" \t\r\n"
@@ -160,6 +166,11 @@ def _contig(
     if not words or header[0].isspace():
         raise InputError(f"{path}: record {number}, line {line}: no name behind '>'; give it one")
     name = words[0]
+    if len(name) > _LONGEST:
+        raise InputError(
+            f"{path}: record {number}, line {line}: the name {name[:_SHOWN]}... has {len(name):,} "
+            f"letters, the limit is {_LONGEST}; is the end of the line missing behind it?"
+        )
     clean, counts = [], np.zeros(3, np.int64)
     for first, raw in pieces:
         notes = np.frombuffer(raw.translate(_NOTES, _BLANK), np.uint8)
@@ -185,6 +196,11 @@ def _region(path: pathlib.Path, number: int, name: str, line: int, length: int) 
     found = _REGION.fullmatch(name)
     if not found:
         return name, 0
+    if max(len(found["start"]), len(found["end"])) > _DIGITS:
+        raise InputError(
+            f"{path}: record {number}, line {line}: {name} names coordinates of more than "
+            f"{_DIGITS} digits; correct the header"
+        )
     start, end = int(found["start"]), int(found["end"])
     if start < 1 or end - start + 1 != length:
         hint = " (0-based, as of bedtools?)" if end - start == length else ""

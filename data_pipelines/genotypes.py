@@ -11,15 +11,14 @@ import heapq
 import os
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import cyvcf2
 import numpy as np
 
 from data_pipelines.annotation import bare
-from data_pipelines.compressed import require_bgzf_end
 from data_pipelines.fasta import Contig
 from data_pipelines.haplotypes import Allele, trim
+from data_pipelines.sites import Site, samples_of, sites
 from nt_jax.errors import InputError, nearest
 
 LONGEST = 1000
@@ -44,6 +43,8 @@ class Skipped(enum.StrEnum):
     """Alleles longer than the limit."""
     RARE = "too_rare"
     """Alleles that fewer of the chosen haplotypes carry than asked for; nobody's, too."""
+    SAME = "no_change"
+    """Alleles whose ALT is their REF."""
     CONFLICT = "conflict"
     """Carriers left out: the haplotype has a change at the same bases further left."""
 
@@ -110,9 +111,7 @@ def open_panel(
     Raises InputError when the file is no VCF, has no genotypes, or lacks a sample that is named.
     """
     path = pathlib.Path(path)
-    reader = _reader(path)
-    there = reader.samples
-    reader.close()
+    there = samples_of(path)
     if not there:
         raise InputError(f"{path}: no samples in it; give a file with phased genotypes")
     for name in (*(samples or ()), *exclude):
@@ -148,19 +147,6 @@ class Reference:
         return [contig for contig in self._read() if contig.name == name]
 
 
-class _Site(NamedTuple):
-    """A record."""
-
-    number: int
-    """Data record of the file, from 1."""
-    contig: str
-    start: int
-    ref: str
-    alts: Sequence[str]
-    genotypes: np.ndarray
-    """int16[samples, ploidy + 1]; the last column says whether it is phased."""
-
-
 def read_alleles(
     panel: Panel, reference: Reference, counts: Counts
 ) -> Iterator[tuple[str, Allele]]:
@@ -184,7 +170,7 @@ def read_alleles(
     order = 0
     contig: str | None = None
     matched = False
-    for site in _sites(panel):
+    for site in sites(panel.path, panel.samples):
         counts.records += 1
         if site.contig != contig:
             yield from _settled(waiting, None, contig, free, counts)
@@ -251,7 +237,7 @@ def _settled(
             yield contig, allele._replace(carriers=mine)
 
 
-def _agrees(panel: Panel, site: _Site, pieces: Sequence[Contig], counts: Counts) -> bool:
+def _agrees(panel: Panel, site: Site, pieces: Sequence[Contig], counts: Counts) -> bool:
     """Whether REF is what the reference has there."""
     for contig in pieces:
         first = site.start - contig.start
@@ -273,7 +259,7 @@ def _agrees(panel: Panel, site: _Site, pieces: Sequence[Contig], counts: Counts)
     )
 
 
-def _alleles(panel: Panel, site: _Site, counts: Counts) -> Iterator[Allele]:
+def _alleles(panel: Panel, site: Site, counts: Counts) -> Iterator[Allele]:
     """The alleles of a record that can be applied, with all their carriers."""
     calls = site.genotypes[:, :-1]
     if calls.shape[1] == 1:
@@ -291,8 +277,7 @@ def _alleles(panel: Panel, site: _Site, counts: Counts) -> Iterator[Allele]:
             counts.skipped[reason] += 1
             continue
         start, ref, new = trim(site.start, site.ref, alt)
-        if ref or new:
-            yield Allele(start, len(ref), new.encode(), carriers)
+        yield Allele(start, len(ref), new.encode(), carriers)
 
 
 def _unusable(panel: Panel, ref: str, alt: str, carriers: int) -> Skipped | None:
@@ -302,64 +287,9 @@ def _unusable(panel: Panel, ref: str, alt: str, carriers: int) -> Skipped | None
         return Skipped.UNKNOWN
     if max(len(ref), len(alt)) > panel.longest:
         return Skipped.LONG
-    return Skipped.RARE if carriers < max(1, panel.min_count) else None
-
-
-def _reader(path: pathlib.Path, samples: Sequence[str] | None = None) -> cyvcf2.VCF:
-    try:
-        with path.open("rb") as raw:
-            require_bgzf_end(path, raw, raw.read(18))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        return cyvcf2.VCF(os.fspath(path), lazy=True, samples=samples and list(samples))
-    except Exception as error:  # cyvcf2 raises nothing narrower
-        raise InputError(f"{path}: no VCF or BCF file ({error})") from None
-
-
-def _sites(panel: Panel) -> Iterator[_Site]:
-    """The records; what contradicts the format is an error with its number."""
-    reader = _reader(panel.path, panel.samples)
-    number = 0
-    contig, start = "", -1
-    done: set[str] = set()
-    try:
-        records = iter(reader)
-        while True:
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except Exception as error:  # cyvcf2 raises nothing narrower
-                raise InputError(
-                    f"{panel.path}: damaged behind record {number} ({error}); copy or download it "
-                    "again"
-                ) from None
-            number += 1
-            place = f"{panel.path}: record {number}, {record.CHROM}:{record.start + 1}"
-            if contig != record.CHROM:
-                if record.CHROM in done:
-                    raise InputError(f"{place}: {record.CHROM} comes twice; sort the file")
-                done.add(record.CHROM)
-                contig, start = record.CHROM, -1
-            if record.start < start:
-                raise InputError(
-                    f"{place}: behind {contig}:{start + 1}; sort the file (bcftools sort)"
-                )
-            start = record.start
-            genotype = record.genotype
-            if genotype is None:
-                raise InputError(f"{place}: no genotypes (GT); leave such records out")
-            calls = genotype.array()
-            if not 2 <= calls.shape[1] <= 3:
-                raise InputError(
-                    f"{place}: {calls.shape[1] - 1} alleles a genotype; only ploidy 1 and 2 can be "
-                    "read"
-                )
-            alts = [alt.upper() for alt in record.ALT]
-            yield _Site(number, contig, start, record.REF.upper(), alts, calls)
-    finally:
-        reader.close()
+    if carriers < max(1, panel.min_count):
+        return Skipped.RARE
+    return Skipped.SAME if ref == alt else None
 
 
 def _refuse_other_name(path: pathlib.Path, name: str, known: Collection[str]) -> None:

@@ -134,6 +134,9 @@ def test_names_with_colons_that_are_no_region_stay(write):
         (b">a\rACGT\r", "carriage return"),
         (b"BZh91AY", "bzip2"),
         (b"\x28\xb5\x2f\xfd....", "zstd"),
+        (b">c:1-" + b"9" * 20 + b"\nAC\n", "coordinates of more than 18 digits"),
+        (b">c:" + b"1" * 19 + b"-" + b"1" * 18 + b"2\nAC\n", "more than 18 digits"),
+        (b">" + b"n" * 60 + b"ACGT" * 50 + b"\nAC\n", f"the name {'n' * 60}... has 260 letters"),
     ],
 )
 def test_refuses_what_is_no_genome(write, content, expected):

@@ -212,6 +212,13 @@ def test_missing_unphased_and_haploid_genotypes(tmp_path):
     assert (counts.missing, counts.unphased) == (4, 1)
 
 
+def test_an_alternative_that_is_the_reference_is_counted(tmp_path):
+    path = write_vcf(tmp_path / "same.vcf", ["2 C C,T 1|2 0|1"])
+    found, counts = sequences(path, contig())
+    assert found[1] == REFERENCE[:1] + "T" + REFERENCE[2:]
+    assert (counts.alleles, counts.skipped) == (1, {Skipped.SAME: 1})
+
+
 def test_what_cannot_be_applied_is_counted(tmp_path):
     path = write_vcf(
         tmp_path / "odd.vcf",
