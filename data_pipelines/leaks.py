@@ -6,6 +6,7 @@ questions and not with the genomes.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -212,7 +213,7 @@ def _slices(counts: Int[np.ndarray, " n"]) -> Iterator[slice]:
         return
     cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _SLICE)) + 1
     edges = [0, *cuts.tolist(), len(counts)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         yield slice(low, high)
 
 

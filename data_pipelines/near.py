@@ -7,6 +7,7 @@ k-mers; that window, with its neighbours on the contig, is then compared by all 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ class Example:
     def text(self) -> str:
         """One line."""
         return (
-            f"{self.here} and {self.there} ({self.strand}): {self.identity:.1%} identical over "
+            f"{self.here} and {self.there} ({self.strand}): {self.identity:.2%} identical over "
             f"{self.share:.0%}"
         )
 
@@ -168,9 +169,7 @@ def _wanted(
             continue
 
 
-def windows_near(
-    stored: Stored, asked: Asked, answers: Answers, first: str, second: str
-) -> Near:
+def windows_near(stored: Stored, asked: Asked, answers: Answers, first: str, second: str) -> Near:
     """What `answers`, which has seen the split `second`, says of the windows of `first`."""
     rows = asked.rows(first)
     sizes = asked.questions.sizes[rows]
@@ -230,7 +229,7 @@ def ask_labelled(sets: Sequence[Labelled]) -> AskedLabelled:
     return AskedLabelled(
         Questions.of(batches, chosen_by.scale),
         tuple(sets),
-        tuple(range(low, high) for low, high in zip(ends, ends[1:], strict=False)),
+        tuple(range(low, high) for low, high in itertools.pairwise(ends)),
         chosen,
     )
 

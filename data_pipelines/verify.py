@@ -36,7 +36,7 @@ FACTOR = 3
 _SHOWN = 3
 """Examples of one kind of problem that are named; all are counted."""
 _SET_REPEATED = 256
-"""Labelled sequences that a k-mer may stand in before it is a repeat: the sets overlap by design."""
+"""Labelled sequences that a k-mer may stand in before it is a repeat; sets overlap by design."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,8 @@ class Report:
     """Folder of the dataset."""
     kind: str
     """"real" or "simulated", as the datacard says."""
+    window_length: int
+    """Bases."""
     shards: int
     """Shards read without damage."""
     windows: dict[str, int]
@@ -200,6 +202,7 @@ def verify(
     return Report(
         path=os.fspath(path),
         kind=card["kind"],
+        window_length=length,
         shards=good,
         windows={name: len(own.keys) for name, own in splits.items()},
         n_share={
@@ -240,7 +243,8 @@ def _shared_problems(
     contigs: Sequence[tuple[str, str]],
 ) -> list[str]:
     def at(columns: Columns, index: int) -> str:
-        return place(*contigs[columns.contigs[index]], int(columns.starts[index]))
+        source, contig = contigs[columns.contigs[index]]
+        return place(source, contig, int(columns.starts[index]))
 
     problems = []
     for hits, text, other in (
@@ -272,9 +276,9 @@ def _near_problems(pair: str, found: Near, identical: int, train: Near) -> list[
     example = found.examples[-1]
     return [
         f"{pair}: {further:,} of {looked_up:,} windows ({further / looked_up:.1%}) are at least "
-        f"{IDENTITY:.0%} identical to one place of train over at least {SHARE:.0%} of their bases (leakage: "
-        f"repeats would explain {most:.1%}), such as {example.text()}; hold out whole species, "
-        "or leave one of two related genomes out"
+        f"{IDENTITY:.0%} identical to one place of train over at least {SHARE:.0%} of their bases "
+        f"(leakage: repeats would explain {most:.1%}), such as {example.text()}; hold out whole "
+        "species, or leave one of two related genomes out"
     ]
 
 

@@ -50,6 +50,17 @@ def stacked(score: str) -> str:
     return f'{value}<br><span class="soft">{interval}</span>' if space else value
 
 
+def document(title: str, parts: Iterable[str]) -> str:
+    """The whole page; `title` and `parts` are HTML already, empty parts are left out."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
 def section(heading: str, body: str) -> str:
     """A headed part of the page; `heading` and `body` are HTML already."""
     return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>"
