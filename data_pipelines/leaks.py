@@ -68,14 +68,8 @@ class Questions:
     scale: int
 
     @classmethod
-    def of(
-        cls,
-        batches: Iterable[Sequence[bytes]],
-        scale: int,
-        contigs: Int[np.ndarray, " R"] | None = None,
-        starts: Int[np.ndarray, " R"] | None = None,
-    ) -> "Questions":
-        """Sketches the sequences of all batches, numbered in that order."""
+    def of(cls, batches: Iterable[Sequence[bytes]], scale: int) -> "Questions":
+        """Sketches the sequences of all batches, numbered in that order; of no contig."""
         values, rows, sizes = [], [], [np.zeros(0, np.int64)]
         count = 0
         for batch in batches:
@@ -97,8 +91,8 @@ class Questions:
             np.append(first, len(every)),
             places,
             np.concatenate(sizes),
-            none if contigs is None else contigs,
-            none if starts is None else starts,
+            none,
+            none,
             scale,
         )
 
@@ -186,11 +180,11 @@ class Answers:
         )
         many = len(questions.sizes)
         pairs, shared = np.unique(targets[apart] * many + rows[apart], return_counts=True)
-        order = np.argsort(shared, kind="stable")
+        order = np.lexsort((-pairs, shared))
         pairs, shared = pairs[order], shared[order]
         rows = pairs % many
         better = shared > self.shared[rows]
-        # Of several values for one place, NumPy keeps the last, here the largest.
+        # Of several values for one place, NumPy keeps the last, here the largest of the first window.
         self.shared[rows[better]] = shared[better]
         self.window[rows[better]] = first + pairs[better] // many
 

@@ -26,7 +26,7 @@ table.numbers th:not(:first-child), table.numbers td:not(:first-child) { text-al
 table.numbers td:not(:first-child) { white-space: nowrap; }
 table.facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
 table.facts td { overflow-wrap: anywhere; }
-.plots { display: grid; gap: 1.2rem;
+.plots { display: grid; gap: 1.2rem; margin-top: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; min-width: 0; } figure > div { overflow-x: auto; }
 figure.wide { grid-column: 1 / -1; } figure.wide svg { min-width: 34rem; }

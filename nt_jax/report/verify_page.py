@@ -72,8 +72,8 @@ def _body(report: Report, own: Table) -> str:
         figures = "".join(
             figure(
                 plots.identity_plot(report, pair),
-                "Windows by the estimated identity of their best stretch, the line is where "
-                "near-duplicates begin.",
+                "Windows by the estimated identity of their best stretch, and how much of them "
+                "it is. Near-duplicates are orange and right of the line.",
             )
             for pair in report.near
         )

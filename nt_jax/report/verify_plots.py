@@ -64,12 +64,14 @@ def identity_plot(report: Report, pair: str) -> str:
         long, short = np.array(found.identities), np.array(found.identities_of_less)
         width = float(BINS[1] - BINS[0])
         middles = BINS[:-1] + width / 2
-        half = f"{SHARE:.0%} of the window"
-        axes.bar(middles, short, 0.9 * width, color=GREY, label=f"under {half}")
-        axes.bar(middles, long, 0.9 * width, bottom=short, color=ORANGE, label=f"{half} or more")
+        axes.bar(middles, short, 0.9 * width, color=GREY, label=f"less than {SHARE:.0%} of it")
+        axes.bar(
+            middles, long, 0.9 * width, bottom=short, color=ORANGE, label=f"{SHARE:.0%} or more"
+        )
         axes.axvline(IDENTITY, color=GREY, linestyle="--", linewidth=1)
         axes.set_xlim(BINS[0], BINS[-1])
         axes.set_ylim(0, max(1, 1.08 * int((long + short).max())))
+        axes.set_xticks([0.8, 0.85, 0.9, 0.95, 1.0])
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.grid(True, axis="y")
@@ -77,7 +79,7 @@ def identity_plot(report: Report, pair: str) -> str:
         axes.set_xlabel("estimated identity of the best stretch")
         axes.set_ylabel("windows")
         rest = found.looked_up - int((long + short).sum())
-        axes.set_title(f"{pair}: {rest:,} of {found.looked_up:,} share nothing")
+        axes.set_title(f"{pair}: {rest:,} of {found.looked_up:,} have none")
         figure.legend(loc="outside lower center", ncols=2)
         return svg(figure)
 

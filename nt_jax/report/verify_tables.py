@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from data_pipelines import sketch
-from data_pipelines.near import IDENTITY, SHARE, Near
+from data_pipelines.near import IDENTITY, SHARE
 from data_pipelines.verify import Report, SourceFacts, most_near
 from nt_jax.report.plots import tokens_text
 
@@ -29,8 +29,9 @@ def tables(report: Report) -> Iterator[Table]:
     yield _sources(report)
     if report.groups and any(group.published_species for group in report.groups.values()):
         yield _published(report)
-    if report.near:
-        yield _leakage(report)
+    yield _leakage(report)
+    if any(found.examples for found in report.near.values()):
+        yield _examples(report)
     if report.tasks:
         yield _tasks(report)
 
@@ -162,12 +163,18 @@ def _leakage(report: Report) -> Table:
                 "–" if found.seen is None else f"{found.seen:,}",
             )
         )
-        lines += _examples(pair, found)
     return Table("Leakage and repeats", header, tuple(rows), tuple(lines))
 
 
-def _examples(pair: str, found: Near) -> list[str]:
-    return [f"{pair}: {example.text()}" for example in found.examples]
+def _examples(report: Report) -> Table:
+    header = ("window", "of", "in", "most alike there", "strand", "identity", "share")
+    rows = []
+    for pair, found in report.near.items():
+        first, second = pair.split("/")
+        for example in found.examples:
+            numbers = f"{example.identity:.2%}", f"{example.share:.0%}"
+            rows.append((example.here, first, second, example.there, example.strand, *numbers))
+    return Table("The worst near-duplicates", header, tuple(rows))
 
 
 def _tasks(report: Report) -> Table:
