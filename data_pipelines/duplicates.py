@@ -58,8 +58,10 @@ class Columns:
 
 def repeats(columns: Columns) -> tuple[int, int]:
     """Within a split: (windows whose bases an earlier one has, different ones it has reversed)."""
-    distinct = np.unique(columns.keys)
-    return len(columns.keys) - len(distinct), len(distinct) - len(np.unique(distinct >> _STRAND))
+    ordered = np.sort(columns.keys)
+    distinct = _distinct(ordered)
+    ordered >>= _STRAND
+    return len(ordered) - distinct, distinct - _distinct(ordered)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,8 +78,10 @@ class Shared:
 
 def shared(first: Columns, second: Columns, length: int) -> Shared:
     """What of `first` is in `second`; windows have `length` bases."""
-    same = np.isin(first.keys, second.keys)
-    other = np.isin(first.keys ^ _STRAND, second.keys) & ~same
+    # Not np.isin and np.unique: on millions of numbers their hash tables are far slower.
+    ordered = np.sort(second.keys)
+    same = _among(first.keys, ordered)
+    other = _among(first.keys ^ _STRAND, ordered) & ~same
     places = np.sort(second.contigs.astype(np.int64) * _LONGEST + second.starts)
     contigs = first.contigs.astype(np.int64) * _LONGEST
     low = np.searchsorted(places, contigs + np.maximum(first.starts - length + 1, 0))
@@ -88,3 +92,15 @@ def shared(first: Columns, second: Columns, length: int) -> Shared:
 def partner(columns: Columns, wanted: int, reversed_: bool) -> int:
     """Index of the first window with this key, or with that of the other strand."""
     return int(np.argmax(columns.keys == np.uint64(wanted ^ reversed_)))
+
+
+def _distinct(ordered: UInt64[np.ndarray, " n"]) -> int:
+    return int(len(ordered) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _among(values: UInt64[np.ndarray, " n"], ordered: UInt64[np.ndarray, " m"]) -> np.ndarray:
+    """bool[n]: which values stand in the sorted ones."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[places] == values

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, UInt64
 
 from data_pipelines import sketch
 
-MOST_KMERS = 2**26
-"""K-mers held at a time, 12 bytes each: 0.8 GB, and about three times that while sorting them."""
+MOST_KMERS = 2**25
+"""K-mers held at a time, 12 bytes each: 0.4 GB, and at most 2 GB while they are being sorted."""
 WANTED, LEAST = 128, 24
 """Sketched k-mers of a sequence: as many as wanted while memory allows, and at least so many."""
 REPEATED = 32
@@ -184,7 +184,7 @@ class Answers:
         pairs, shared = pairs[order], shared[order]
         rows = pairs % many
         better = shared > self.shared[rows]
-        # Of several values for one place, NumPy keeps the last, here the largest of the first window.
+        # Of several values for a place NumPy keeps the last: the largest, of the first window.
         self.shared[rows[better]] = shared[better]
         self.window[rows[better]] = first + pairs[better] // many
 

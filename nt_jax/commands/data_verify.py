@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"\n{table.title}\n{aligned(table.header, table.rows)}")
             for line in table.lines:
                 print(f"  {line}")
-        print(f"\n{len(report.problems)} problems" if report.problems else "\nno problem found")
+        print("\nproblems:" if report.problems else "\nno problem found")
         for problem in report.problems:
             print(f"  {problem}")
     return 1 if report.problems else 0

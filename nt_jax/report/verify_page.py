@@ -34,7 +34,7 @@ def _verdict(report: Report) -> str:
     if not report.problems:
         return '<p class="soft">No problem found.</p>'
     lines = "".join(f"<li>{html.escape(problem)}</li>" for problem in report.problems)
-    return f'<div class="warn">{len(report.problems):,} problems:<ul>{lines}</ul></div>'
+    return f'<div class="warn">Problems:<ul>{lines}</ul></div>'
 
 
 def _headline(report: Report) -> list[tuple[str, str]]:
