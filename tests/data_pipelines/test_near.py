@@ -130,4 +130,4 @@ def test_what_repeats_explain():
 
     assert most_near(train(0, 2_000)) == pytest.approx(0.0045)
     assert most_near(train(47, 2_000)) == pytest.approx(0.075)
-    assert most_near(train(500, 2_000)) == most_near(train(0, 5)) == 0.1
+    assert most_near(train(500, 2_000)) == most_near(train(0, 5)) == 0.25
