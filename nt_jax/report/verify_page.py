@@ -72,8 +72,8 @@ def _body(report: Report, own: Table) -> str:
         figures = "".join(
             figure(
                 plots.identity_plot(report, pair),
-                "Windows by the estimated identity of their best stretch, and how much of them "
-                "it is. Near-duplicates are orange and right of the line.",
+                "The stretch of each window that is most alike. Orange and right of the line: "
+                "near-duplicates.",
             )
             for pair in report.near
         )
