@@ -6,6 +6,7 @@ k-mers; that window, with its neighbours on the contig, is then compared by all 
 (`similarity`), which gives identity, share and place.
 """
 
+import array
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -118,14 +119,16 @@ class Asked:
 
     questions: Questions
     splits: tuple[str, ...]
-    """Of each row."""
+    """Those that rows are of."""
+    codes: Int[np.ndarray, " R"]
+    """Index into `splits` of each row."""
     numbers: Int[np.ndarray, " R"]
     """Number of each within its split."""
     sampling: Sampling
 
     def rows(self, split: str) -> Int[np.ndarray, " r"]:
         """Which rows are of the split."""
-        return np.flatnonzero(np.array(self.splits, object) == split)
+        return np.flatnonzero(self.codes == self.splits.index(split))
 
 
 def ask_windows(stored: Stored, contigs: dict[tuple[str, str], int], length: int) -> Asked:
@@ -135,22 +138,22 @@ def ask_windows(stored: Stored, contigs: dict[tuple[str, str], int], length: int
     """
     held_out = sorted({shard["split"] for shard in stored.shards} - {"train"})
     chosen = sampling(sum(map(stored.windows, held_out)), length)
-    splits: list[str] = []
-    numbers: list[int] = []
-    places: list[tuple[int, int]] = []
+    splits = (*held_out, "train")
+    columns = codes, numbers, own, starts = tuple(array.array("q") for _ in range(4))
 
     def batches() -> Iterator[Sequence[bytes]]:
         for split, number, window in _wanted(stored, held_out, chosen.every):
-            splits.append(split)
-            numbers.append(number)
             contig = contigs.setdefault((window.source, window.contig), len(contigs))
-            places.append((contig, window.start))
+            facts = splits.index(split), number, contig, window.start
+            for column, value in zip(columns, facts, strict=True):
+                column.append(value)
             yield [window.bases]
 
     questions = Questions.of(batches(), chosen.scale)
-    own, starts = np.array(places, np.int64).reshape(-1, 2).T
-    questions = dataclasses.replace(questions, contigs=own, starts=starts)
-    return Asked(questions, tuple(splits), np.array(numbers, np.int64), chosen)
+    questions = dataclasses.replace(
+        questions, contigs=np.array(own, np.int64), starts=np.array(starts, np.int64)
+    )
+    return Asked(questions, splits, np.array(codes, np.int64), np.array(numbers, np.int64), chosen)
 
 
 def _wanted(

@@ -1,12 +1,17 @@
 """Planted near-duplicates are found in either direction of either strand, and nothing else is."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines import near
 from data_pipelines.builders import build
+from data_pipelines.leaks import Sampling
 from data_pipelines.near import Labelled, Near
 from data_pipelines.similarity import reverse_complement
+from data_pipelines.sources import fasta_sources
 from data_pipelines.verify import Report, most_near, verify
 from tests.data_pipelines.planted import mutated, simulated
 from tests.data_pipelines.test_builders import write_fasta
@@ -68,11 +73,11 @@ def test_every_pair_of_splits_is_looked_at(tmp_path):
     b = b[:20_000] + mutated(c[7_000:10_000], 0.98) + b[23_000:40_000] + b[1_111:21_111]
     c = c[:30_000] + mutated(a[5_000:8_000], 0.98) + c[33_000:]
     report = verified(tmp_path, a=a, b=b, c=c)
-    near = {pair: found.near for pair, found in report.near.items()}
-    assert 4 <= near["test/validation"] <= 6
-    assert 4 <= near["test/train"] <= 6
-    assert near["validation/train"] == near["test/test"] == near["train/train"] == 0
-    assert near["validation/validation"] >= 60
+    counts = {pair: found.near for pair, found in report.near.items()}
+    assert 4 <= counts["test/validation"] <= 6
+    assert 4 <= counts["test/train"] <= 6
+    assert counts["validation/train"] == counts["test/test"] == counts["train/train"] == 0
+    assert counts["validation/validation"] >= 60
 
 
 def test_repeats_of_train_excuse_as_many_in_validation(tmp_path):
@@ -107,11 +112,11 @@ def test_leaks_into_a_labelled_set_are_found(tmp_path):
     train, held_out = simulated(60_000), simulated(30_000, 1)
     exact = [train[low : low + 300] for low in (0, 437, 500, 59_000)]
     exact.append(reverse_complement(train[7_000:7_300]))
-    near = [mutated(train[low : low + 300], 0.98, low) for low in (333, 10_000, 20_001)]
-    near.append(reverse_complement(near[0]))
-    near.append(train[30_000:30_200] + simulated(100, 5))
+    alike = [mutated(train[low : low + 300], 0.98, low) for low in (333, 10_000, 20_001)]
+    alike.append(reverse_complement(alike[0]))
+    alike.append(train[30_000:30_200] + simulated(100, 5))
     other = [held_out[:300], simulated(300, 6), train[40_000:40_100] + simulated(200, 7), b"ACGT"]
-    sequences = tuple(bases.decode() for bases in [*exact, *near, *other])
+    sequences = tuple(bases.decode() for bases in [*exact, *alike, *other])
     labelled = [Labelled("t", "test", sequences), Labelled("t", "train", sequences[-1:])]
     report = verified(tmp_path, labelled, a=train, b=held_out)
     test, too_short = report.tasks
@@ -124,9 +129,35 @@ def test_leaks_into_a_labelled_set_are_found(tmp_path):
     assert report.problems == ()
 
 
+def test_of_very_many_windows_some_are_looked_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(near, "sampling", lambda windows, length: Sampling(4, 3))
+    leak = mutated(simulated(120_000)[FROM:][:LENGTH], 0.98)
+    found = with_leak(tmp_path, leak).near["validation/train"]
+    assert found.looked_up == -(-found.windows // 3)
+    assert 2 <= found.near <= 3
+
+
+@pytest.mark.parametrize("window", [20, 30])
+def test_windows_too_short_for_kmers_are_no_trouble(tmp_path, window: int):
+    path = write_fasta(tmp_path / "g.fa", a=simulated(3_000), b=simulated(2_000, 1))
+    recipe = f"window={window},stride={window},jitter=0"
+    built = build([path], tmp_path / "out", recipe=recipe, kind="simulated", validation=["b"])
+    assert verify(built.path).problems == ()
+
+
+def test_one_split_is_compared_with_itself(tmp_path):
+    path = write_fasta(tmp_path / "g.fa", a=simulated(3_000))
+    (source,) = fasta_sources([path])
+    source = dataclasses.replace(source, split="train")
+    built = build([source], tmp_path / "out", recipe=RECIPE, kind="simulated")
+    report = verify(built.path)
+    assert list(report.near) == ["train/train"]
+    assert report.problems == ()
+
+
 def test_what_repeats_explain():
-    def train(near: int, looked_up: int) -> Near:
-        return Near(looked_up, looked_up, near, None, (), (), ())
+    def train(count: int, looked_up: int) -> Near:
+        return Near(looked_up, looked_up, count, None, (), (), ())
 
     assert most_near(train(0, 2_000)) == pytest.approx(0.0045)
     assert most_near(train(47, 2_000)) == pytest.approx(0.075)
