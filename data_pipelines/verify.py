@@ -33,6 +33,8 @@ MOST_NEAR = 0.25
 """A larger share of near-duplicates of train is leakage, whatever the genomes are like."""
 FACTOR = 3
 """So many times as many as train windows have within train are leakage, too."""
+FEWEST = 3
+"""Fewer near-duplicates than that are no problem: a single repeat falls into any split."""
 _SHOWN = 3
 """Examples of one kind of problem that are named; all are counted."""
 _SET_REPEATED = 256
@@ -271,7 +273,7 @@ def _near_problems(pair: str, found: Near, identical: int, train: Near) -> list[
     most = most_near(train)
     looked_up = max(1, found.looked_up)
     further = found.near - round(identical * looked_up / max(1, found.windows))
-    if further <= most * looked_up:
+    if further < FEWEST or further <= most * looked_up:
         return []
     example = found.examples[-1]
     return [
