@@ -26,7 +26,7 @@ table.numbers th:not(:first-child), table.numbers td:not(:first-child) { text-al
 table.numbers td:not(:first-child) { white-space: nowrap; }
 table.facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
 table.facts td { overflow-wrap: anywhere; }
-.plots { display: grid; gap: 1.2rem;
+.plots { display: grid; gap: 1.2rem; margin-top: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; min-width: 0; } figure > div { overflow-x: auto; }
 figure.wide { grid-column: 1 / -1; } figure.wide svg { min-width: 34rem; }
@@ -48,6 +48,17 @@ def stacked(score: str) -> str:
     """The interval under its value, so that the table fits a page."""
     value, space, interval = score.partition(" ")
     return f'{value}<br><span class="soft">{interval}</span>' if space else value
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """The whole page; `title` and `parts` are HTML already, empty parts are left out."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body>\n</html>\n"
+    )
 
 
 def section(heading: str, body: str) -> str:

@@ -15,7 +15,7 @@ from nt_jax.files import write_atomically
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
 from nt_jax.report import plots, probe_plots
-from nt_jax.report.elements import STYLE, facts, figure, number, section, stacked, table
+from nt_jax.report.elements import document, facts, figure, number, section, stacked, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
 
@@ -54,13 +54,7 @@ def render(run: Run) -> str:
         section("Data", _data(run)),
         section("Configuration", _configuration(run)),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: training report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body>\n</html>\n"
-    )
+    return document(f"{name}: training report", parts)
 
 
 def _state(run: Run) -> str:
