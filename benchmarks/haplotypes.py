@@ -1,13 +1,14 @@
 """Haplotypes of the 1000 Genomes: equal to bcftools consensus, how large, how fast.
 
-    python benchmarks/haplotypes.py [--every N]
+    python benchmarks/haplotypes.py [--every N] [--panel chr22|chr20]
 
-1. Every haplotype (or every N-th) of the 200-kb panel of chromosome 22 with 3,202 people, whole,
-   against `bcftools consensus -H`. Where they differ, the records that bcftools says it left out
-   are taken out of ours; then both have to be the same, and the haplotype counts as explained.
-2. Bytes a variant of the dataset beyond those of the reference alone.
-3. The loader on windows of 6,200 bases, with haplotypes, with their reference alone and without
-   genotypes, interleaved; processor time, one core.
+1. Every haplotype (or every N-th) of the 200-kb panel of chromosome 22 with 3,202 people, and of
+   the first of three Mb of chromosome 20 with 300, whole, against `bcftools consensus -H`. Where
+   they differ, the records that bcftools says it left out are taken out of ours; then both have to
+   be the same, and the haplotype counts as explained.
+2. Of chromosome 22: bytes a variant of the dataset beyond those of the reference alone.
+3. The loader on windows of 6,200 bases of it, with haplotypes, with their reference alone and
+   without genotypes, interleaved; processor time, one core. Its memory over a long run.
 
 Reads ../shared/data (or NT_JAX_DATA_MIRROR); writes benchmarks/results/haplotypes.json and .md.
 About an hour of processor time for every haplotype.
@@ -40,8 +41,16 @@ from nt_jax.tokenizers import KmerTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PANEL = "variants/1kg30x_chr22_16.6-16.8Mb_3202samples_GRCh38.vcf.gz"
-GENOME = "genomes/human/GRCh38_chr22_16600000-16800000.fa.gz"
+PANELS = {
+    "chr22": (
+        "variants/1kg30x_chr22_16.6-16.8Mb_3202samples_GRCh38.vcf.gz",
+        "genomes/human/GRCh38_chr22_16600000-16800000.fa.gz",
+    ),
+    "chr20": (
+        "variants/1kg_p3_chr20_1-4Mb_300samples_GRCh37.vcf.gz",
+        "genomes/human/GRCh37_chr20_1000001-2000000.fa.gz",
+    ),
+}
 LENGTH = 1000
 BATCH = 32
 ROUNDS = 5
@@ -122,68 +131,115 @@ def loader(folders: dict[str, pathlib.Path], steps: int) -> dict[str, float]:
     return {name: tokens / statistics.median(own) / 1e6 for name, own in spent.items()}
 
 
+def memory(folder: pathlib.Path, steps: int) -> dict[str, Any]:
+    """Resident megabytes while haplotypes are drawn, ten times in a long run."""
+    tokenizer = KmerTokenizer(k=6, vocabulary="v2")
+    batches = data.train_batches(
+        data.open_dataset(folder),
+        tokenizer,
+        DataConfig(sequence_length=LENGTH),
+        global_batch=BATCH,
+        seed=0,
+        start_step=0,
+        stop_step=steps,
+    )
+    resident = []
+    for number, _ in enumerate(batches, 1):
+        if number % (steps // 10) == 0:
+            pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE") // 2**20)
+    return {"tokens": BATCH * LENGTH * steps, "megabytes": resident}
+
+
 def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--every", type=int, default=1, help="compare every N-th haplotype")
     parser.add_argument("--steps", type=int, default=60, help="batches of each loader")
+    parser.add_argument("--panel", choices=PANELS, action="append", help="default: both")
     options = parser.parse_args()
     mirror = pathlib.Path(os.environ.get("NT_JAX_DATA_MIRROR", ROOT.parent / "shared" / "data"))
-    vcf, genome = mirror / PANEL, mirror / GENOME
-    (reference,) = read_fasta(genome)
-    panel = open_panel(vcf)
-    result = compare(vcf, reference, panel, options.every)
+    stored = RESULTS / "haplotypes.json"
+    result = json.loads(stored.read_text()) if stored.exists() else {}
+    for name in options.panel or PANELS:
+        vcf, genome = (mirror / part for part in PANELS[name])
+        (reference,) = read_fasta(genome)
+        panel = open_panel(vcf)
+        result[name] = {
+            "people": len(panel.samples),
+            "bases": len(reference.bases),
+            **compare(vcf, reference, panel, options.every),
+        }
+        if name == "chr22":
+            result[name] |= measured(genome, panel, options.steps)
+    RESULTS.mkdir(exist_ok=True)
+    stored.write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "haplotypes.md").write_text(table(result))
+    print(table(result))
+
+
+def measured(genome: pathlib.Path, panel: Panel, steps: int) -> dict[str, Any]:
+    """Size and speed of datasets with and without the panel."""
     with tempfile.TemporaryDirectory() as folder:
         where = pathlib.Path(folder)
         (plain,) = fasta_sources([genome])
         people = dataclasses.replace(plain, panels=(panel,))
+        counts = {}
         # Windows every 50 bases: as many as a training set has, of the same kind.
         for name, sources in (("plain", [plain]), ("people", [people])):
-            build(sources, where / name, recipe="hf6200", seed=0)
+            card = build(sources, where / name, recipe="hf6200", seed=0).datacard
+            counts[name] = card["sources"][0].get("haplotypes")
             recipe = "window=6200,stride=50,jitter=100,tokens=1000"
             build(sources, where / f"{name}-dense", recipe=recipe, seed=0)
         sizes = [
             sum(path.stat().st_size for path in (where / name).glob("*.array_record*"))
             for name in ("plain", "people")
         ]
-        result["bytes_a_variant"] = (sizes[1] - sizes[0]) / result["read"]["alleles"]
-        result["million_tokens_a_second"] = loader(
-            {
-                "no genotypes": where / "plain-dense",
-                "reference": where / "people-dense",
-                "haplotypes": where / "people-dense",
-            },
-            options.steps,
-        )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "haplotypes.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "haplotypes.md").write_text(table(result))
-    print(table(result))
+        return {
+            "bytes_a_variant": (sizes[1] - sizes[0]) / counts["people"]["read"][0]["alleles"],
+            "million_tokens_a_second": loader(
+                {
+                    "no genotypes": where / "plain-dense",
+                    "reference": where / "people-dense",
+                    "haplotypes": where / "people-dense",
+                },
+                steps,
+            ),
+            "memory": memory(where / "people-dense", 50 * steps),
+        }
 
 
 def table(result: dict[str, Any]) -> str:
     """What people read."""
-    speeds = result["million_tokens_a_second"]
+    main_panel = result["chr22"]
+    speeds, size = main_panel["million_tokens_a_second"], main_panel["bytes_a_variant"]
     base = speeds["no genotypes"]
     rows = "\n".join(f"| {name} | {own:.2f} | {own / base:.2f} |" for name, own in speeds.items())
-    read, size = result["read"], result["bytes_a_variant"]
-    return f"""# Haplotypes of 3,202 people
+    compared = "\n".join(
+        f"| {name} | {own['bases']:,} | {own['people']:,} | {own['read']['alleles']:,} | "
+        f"{own['read']['carriers']:,} | {own['compared']:,} | {own['equal']:,} | "
+        f"{own['explained']:,} | {len(own['different']):,} |"
+        for name, own in result.items()
+    )
+    return f"""# Haplotypes of the 1000 Genomes
 
-200 kb of chromosome 22 (1000 Genomes, 30x): {read["records"]:,} records, {read["carriers"]:,}
-carried alleles.
+Against `bcftools consensus -H`, whole haplotypes, base for base. "Left out" are equal but for
+records that bcftools left out as overlapping, and said so.
 
-{result["compared"]:,} haplotypes against `bcftools consensus -H`: {result["equal"]:,} equal base
-for base, {result["explained"]:,} equal but for records that bcftools left out as overlapping,
-{len(result["different"])} different.
+| panel | bases | people | alleles | carried | compared | equal | left out | different |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
+{compared}
 
-{size:.0f} bytes a variant beside the reference, compressed (windows of 6,200 bases every 6,000):
-{size * 0.125:.1f} GB for the 125 million variants of the genome.
+{size:.0f} bytes a variant beside the reference, compressed (3,202 people, windows of 6,200 bases
+every 6,000): {size * 0.125:.1f} GB for the 125 million variants of the genome.
 
 | loader | M tokens a processor second | ratio |
 |---|---:|---:|
 {rows}
 
-Sequences of 1,000 tokens, one core, medians of rounds that take turns.
+Sequences of 1,000 tokens, one core, medians of rounds that take turns. Resident memory while
+{main_panel["memory"]["tokens"] / 1e6:.0f} M tokens with haplotypes are read, ten times on the way:
+{", ".join(map(str, main_panel["memory"]["megabytes"]))} MiB.
 """
 
 

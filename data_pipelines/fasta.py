@@ -109,10 +109,11 @@ def _records(
     for block in _blocks(stream):
         position = 0
         if header is None:
-            position = len(block) - len(block.lstrip(b" \t\r\n"))
-            line += block.count(b"\n", 0, position)
-            if position == len(block):
+            first = len(block) - len(block.lstrip(_BLANK))
+            line += block.count(b"\n", 0, first)
+            if first == len(block):
                 continue
+            position = block.rfind(b"\n", 0, first) + 1
             _require_header(path, line, block[position : position + 80])
         while position < len(block):
             if block[position : position + 1] == b">":

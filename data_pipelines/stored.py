@@ -13,7 +13,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf.message import DecodeError
 
-from data_pipelines.builders import has_haplotypes
+from data_pipelines.datacard import has_haplotypes
 from data_pipelines.records import draw_haplotype, parse_record
 from data_pipelines.shards import checksum
 

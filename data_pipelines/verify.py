@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import duplicates
-from data_pipelines.builders import read_datacard
+from data_pipelines.datacard import read_datacard
 from data_pipelines.duplicates import Columns
 from data_pipelines.leaks import Answers
 from data_pipelines.multispecies import PUBLISHED

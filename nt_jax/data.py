@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int
 
-from data_pipelines.builders import has_haplotypes, read_datacard
+from data_pipelines.datacard import has_haplotypes, local_folder, read_datacard
 from data_pipelines.fasta import reverse_complement
 from data_pipelines.records import (
     Drawn,
@@ -98,7 +98,7 @@ def open_dataset(path: str | os.PathLike[str]) -> WindowDataset:
     """
     if not os.fspath(path):
         raise InputError("data.path is empty; name the folder that `nt-jax data build` wrote")
-    folder = pathlib.Path(path).absolute()
+    folder = local_folder(path)
     card = read_datacard(folder)
     for shard in card["shards"]:
         if not (folder / shard["file"]).is_file():

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the findings; 1 when something is wrong."""
-    from data_pipelines.builders import read_datacard
+    from data_pipelines.datacard import read_datacard
     from data_pipelines.verify import verify
     from nt_jax.commands.bars import count_bar
 

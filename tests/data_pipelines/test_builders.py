@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import builders, shards
-from data_pipelines.builders import build, read_datacard
+from data_pipelines.builders import build
+from data_pipelines.datacard import read_datacard
 from data_pipelines.fasta import Contig, read_fasta
 from data_pipelines.records import parse_record
 from data_pipelines.sources import Source, fasta_sources
@@ -362,6 +363,12 @@ def test_every_base_is_in_a_window_or_counted_as_dropped(letters, length, stride
     assert source["bases"] == len(covered) + sum(source["dropped_bases"].values())
     short = sum(len(text) for text in bases if len(text) < length)
     assert source["dropped_bases"]["short_contigs"] == short
+
+
+@pytest.mark.parametrize("bucket", ["gs://bucket/data", "s3://bucket", pathlib.Path("gs://b/d")])
+def test_a_bucket_is_no_folder_of_that_name(genome, bucket):
+    with pytest.raises(InputError, match="mount the bucket"):
+        build_simulated([genome], bucket)
 
 
 def test_weights_decide_no_bytes(genome, tmp_path):

@@ -52,6 +52,13 @@ def refusal(path):
     return message
 
 
+def test_blank_lines_may_come_first_but_no_blanks_before_a_header(write):
+    (contig,) = read_fasta(write(b"\n \t\r\n>a\nACGT\n"))
+    assert contig.bases.tobytes() == b"ACGT"
+    with pytest.raises(InputError, match=r"line 2 is b' >a': not FASTA"):
+        list(read_fasta(write(b"\n >a\nACGT\n")))
+
+
 def test_reads_names_and_bases_over_several_lines(write):
     path = write(b">chr1 the first\nACGT\nAC\n>chr2\nGG\n")
     assert texts(path) == [("chr1", b"ACGTAC"), ("chr2", b"GG")]
