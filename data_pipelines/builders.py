@@ -119,7 +119,7 @@ def build(
         "notes": notes,
         "sources": identities(sources, tell),
     }
-    fingerprint = _fingerprint(arguments)
+    fingerprint = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
     out = local_folder(out)
     existing = _existing(out, fingerprint)
     if existing is not None:
@@ -195,16 +195,6 @@ def _existing(out: pathlib.Path, fingerprint: str) -> Built | None:
             f"{out}: holds a dataset of other input or arguments; give another --out or remove it"
         )
     return Built(out, card, existed=True)
-
-
-def _fingerprint(arguments: dict[str, Any]) -> str:
-    """SHA-256 of all that decides the bytes of the records."""
-    sources = [
-        {key: value for key, value in source.items() if key != "weight"}
-        for source in arguments["sources"]
-    ]
-    text = json.dumps({**arguments, "sources": sources}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

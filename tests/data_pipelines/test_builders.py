@@ -1,6 +1,5 @@
 """Building a dataset: complete or absent, the same bytes however it is made, nothing uncounted."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -369,14 +368,6 @@ def test_every_base_is_in_a_window_or_counted_as_dropped(letters, length, stride
 def test_a_bucket_is_no_folder_of_that_name(genome, bucket):
     with pytest.raises(InputError, match="mount the bucket"):
         build_simulated([genome], bucket)
-
-
-def test_weights_decide_no_bytes(genome, tmp_path):
-    (source,) = fasta_sources([genome])
-    for weight in (1.0, 2.0):
-        changed = dataclasses.replace(source, about={"weight": weight})
-        built = build_simulated([changed], tmp_path / "out")
-    assert built.existed
 
 
 LIMITED = """
