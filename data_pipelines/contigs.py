@@ -47,10 +47,9 @@ class StagedContig:
     first_window: int
     """Place in the file of window starts."""
 
-    def bases(self) -> np.ndarray:
-        """uint8[length] ASCII codes, mapped into memory."""
-        path = self.folder / _BASES
-        return np.asarray(np.memmap(path, np.uint8, "r", self.first_base, (self.length,)))
+    def bases(self, mapped: np.ndarray) -> np.ndarray:
+        """uint8[length] ASCII codes, of the mapped bases of the contig's source."""
+        return mapped[self.first_base : self.first_base + self.length]
 
     def starts(self) -> np.ndarray:
         """int64[window_count] 0-based starts of the windows with enough bases."""
@@ -87,10 +86,18 @@ def stage_contigs(
     ]
 
 
+def map_bases(folder: pathlib.Path) -> np.ndarray:
+    """uint8[bases] of all contigs of a source, mapped into memory by one open file."""
+    return np.asarray(np.memmap(folder / _BASES, np.uint8, "r"))
+
+
 def read_back(contigs: Sequence[StagedContig]) -> Iterator[Contig]:
-    """The contigs as their source gave them, from the disk."""
+    """The contigs of one source as it gave them, from the disk."""
+    mapped = map_bases(contigs[0].folder)
     for own in contigs:
-        yield Contig(own.name, own.bases(), own.start, own.soft_masked, own.converted_u, own.iupac)
+        yield Contig(
+            own.name, own.bases(mapped), own.start, own.soft_masked, own.converted_u, own.iupac
+        )
 
 
 def _stage(source: Source, recipe: Recipe, target: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from data_pipelines.contigs import StagedContig
+from data_pipelines.contigs import StagedContig, map_bases
 from data_pipelines.haplotypes import Alleles, pack, stretches
 from data_pipelines.records import NAME, features
 from data_pipelines.staged import Staged, open_arrays
@@ -151,13 +151,12 @@ def _write_unit(pieces: list[_Piece], paths: dict[int, pathlib.Path], length: in
     """Writes one shard a split; the windows keep their order."""
     varied = any(piece.haplotypes is not None for piece in pieces)
     serializer = ExampleSerializer(features(varied).get_serialized_info())
-    bases = [piece.contig.bases() for piece in pieces]
-    further = [_further(piece, own, length) for piece, own in zip(pieces, bases, strict=True)]
+    mapped = map_bases(pieces[0].contig.folder)
     shards = []
     for code, path in paths.items():
         temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
         try:
-            records = _write_records(temporary, code, pieces, bases, further, serializer, length)
+            records = _write_records(temporary, code, pieces, mapped, serializer, length)
         except RuntimeError as error:  # how ArrayRecord says that the disk is full
             raise OSError(" ".join(str(error).split())) from None
         digest, size = checksum(temporary), temporary.stat().st_size
@@ -172,21 +171,26 @@ def _write_records(
     path: pathlib.Path,
     code: int,
     pieces: Sequence[_Piece],
-    bases: Sequence[np.ndarray],
-    further: Sequence[Callable[[int], dict[str, bytes]]],
+    mapped: np.ndarray,
     serializer: ExampleSerializer,
     length: int,
 ) -> int:
     """Writes the windows of one split; returns how many these are."""
     writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     records = 0
-    for piece, own, fields in zip(pieces, bases, further, strict=True):
+    for piece in pieces:
+        numbers = np.flatnonzero(piece.codes == code).tolist()
+        if not numbers:
+            continue
         source, contig = piece.contig.source.encode(), piece.contig.name.encode()
-        for number in np.flatnonzero(piece.codes == code).tolist():
+        bases = piece.contig.bases(mapped)
+        # Here, and not for all pieces at once: the alleles of a contig are open files.
+        fields = _further(piece, bases, length)
+        for number in numbers:
             start = int(piece.starts[number])
             example = serializer.get_tf_example(
                 {
-                    "sequence": own[start : start + length].tobytes(),
+                    "sequence": bases[start : start + length].tobytes(),
                     "source": source,
                     "contig": contig,
                     "start": piece.contig.start + start,

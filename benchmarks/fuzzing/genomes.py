@@ -14,7 +14,7 @@ import string
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.builders import build
-from data_pipelines.contigs import stage_contigs
+from data_pipelines.contigs import map_bases, stage_contigs
 from data_pipelines.fasta import Contig, read_fasta
 from data_pipelines.records import parse_record
 from data_pipelines.sources import fasta_sources
@@ -170,6 +170,7 @@ def whole_plan(
     contigs: list[Contig], naive: list[Naive], plan: Plan, windows: Windows, cutting: Recipe
 ) -> None:
     """Every base is in a window or counted as dropped, for a reason that is true."""
+    mapped = map_bases(plan.contigs[0].folder)
     total = covered_in_all = dropped_in_all = 0
     kept_of = _by_contig(windows, len(naive))
     for number, record in enumerate(naive):
@@ -199,7 +200,7 @@ def whole_plan(
         found = {key: getattr(facts, key) for key in expected}
         assert found == expected, f"{record.name}: {found} instead of {expected}"
         for start in kept:
-            window = facts.bases()[start : start + length].tobytes().decode()
+            window = facts.bases(mapped)[start : start + length].tobytes().decode()
             assert window == record.bases[start : start + length], f"{record.name}:{start}"
         total += size
         covered_in_all += covered

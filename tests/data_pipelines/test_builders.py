@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -368,6 +369,17 @@ def test_every_base_is_in_a_window_or_counted_as_dropped(letters, length, stride
 def test_a_bucket_is_no_folder_of_that_name(genome, bucket):
     with pytest.raises(InputError, match="mount the bucket"):
         build_simulated([genome], bucket)
+
+
+def test_thousands_of_small_contigs_are_not_thousands_of_open_files(tmp_path):
+    path = write_fasta(tmp_path / "g.fa", **{f"c{i}": simulated(70, i) for i in range(3_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        card = build([path], tmp_path / "out", recipe=RECIPE, kind="simulated").datacard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sum(card["splits"].values()) == 3_000
 
 
 LIMITED = """
