@@ -81,10 +81,14 @@ def run(options: argparse.Namespace) -> None:
     spread = None
     if options.beam is not None:
         from data_pipelines.beam import on_beam
+        from data_pipelines.datacard import INCOMPLETE
+        from data_pipelines.workers import TEMPORARY
 
         if options.workers != 1:
             raise InputError("--workers and --beam: name one; Beam has its own number of workers")
-        spread = on_beam(options.beam, options.out.with_name(f"{options.out.name}.beam"))
+        # Within what a build cleans up, whoever finishes it.
+        staging = options.out.with_name(options.out.name + INCOMPLETE)
+        spread = on_beam(options.beam, staging / f"{TEMPORARY}beam")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("surveying", total=None)
