@@ -4,15 +4,17 @@ A workdir keeps `checkpoints/STEP/{params,rest,meta}`. `params` stands alone, so
 reads the moments. `meta` carries the experiment and a checksum of every array, computed on the
 device from the bits that were saved (sharding does not change it) and verified at restore:
 Orbax itself restores a flipped byte without a word. A directory without its commit marker is
-never read.
+never read. On several hosts, which share the folder, each writes and reads its part of the arrays;
+which checkpoints there are is what process 0 sees, and it alone renames and deletes.
 """
 
 import contextlib
+import hashlib
 import itertools
+import json
 import logging
 import pathlib
-import re
-import shutil
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,22 +22,34 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from nt_jax.checksums import checksums, compare, host_checksums
+from nt_jax import distributed
+from nt_jax.checksums import CorruptedError, checksums, compare, host_checksums
 from nt_jax.config import CheckpointConfig, Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
-from nt_jax.params_reader import read_to_device
+from nt_jax.params_reader import check_index, read_to_device
 from nt_jax.progress import Progress, phases, silent, watching
+from nt_jax.saved_steps import (
+    FOLDER,
+    committed_steps,
+    find_step,
+    lacking_room,
+    parse_checkpoint,
+    remove_partial,
+)
 from nt_jax.step import TrainState
 
-FOLDER = "checkpoints"
-_SAVED_NAME = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+__all__ = [
+    "FOLDER", "Checkpoints", "SaveFailedError", "committed_steps", "find_step", "parse_checkpoint",
+    "restore_params", "save_params",
+]  # fmt: skip
+
 # Orbax gathers a data file in memory before it writes it, and a chunk is encoded as a whole. A
 # chunk is at most a layer, so that reading a layer reads little else.
 _FILE_BYTES = 16 << 20
 _CHUNK_BYTES = 16 << 20
-_REMOVALS = 50
 # Seconds to wait before each further attempt to save the last state of a run.
 _PAUSES = (1.0, 5.0, 30.0)
 _log = logging.getLogger("nt_jax.checkpoint")
@@ -45,8 +59,25 @@ class SaveFailedError(RuntimeError):
     """The last state of a run could not be written."""
 
 
+class _ElsewhereError(RuntimeError):
+    """Another host could not write its part."""
+
+
 def _verify(tree: Any, expected: dict[str, str], where: str) -> None:
     compare(checksums(tree), expected, where)
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    """SHA-256 of what `meta` says: a flipped byte could make another model of the same shapes."""
+    said = {key: value for key, value in meta.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _verified(meta: dict[str, Any], where: str) -> dict[str, Any]:
+    """`meta` itself; CorruptedError when it is not what was saved (older ones do not say)."""
+    if meta.get("digest", _digest(meta)) != _digest(meta):
+        raise CorruptedError(f"{where}: meta differs from what was saved")
+    return meta
 
 
 def _split(state: TrainState) -> tuple[Any, Any]:
@@ -58,20 +89,40 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
         self._folder = (workdir / FOLDER).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _remove_partial(self._folder)
-        self._config = config
+        self._config, self._opened = config, 0
+        self._clear()
         self._manager = self._open()
+
+    def _clear(self) -> None:
+        """Removes what is no checkpoint."""
+        if distributed.leads():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            remove_partial(self._folder)
+        distributed.barrier("unfinished checkpoints are removed")
 
     def _open(self) -> ocp.CheckpointManager:
         policies: list[Any] = [ocp.checkpoint_managers.LatestN(self._config.keep)]
         if self._config.keep_every:
             policies.append(ocp.checkpoint_managers.EveryNSteps(self._config.keep_every))
+        self._opened += 1
+        several: dict[str, Any] = {}
+        if distributed.count() > 1:
+            # Named processes make Orbax wait for hosts, with a bound, and not for their devices.
+            # After a failed save hosts stand at different barriers: a manager brings its own.
+            several["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                active_processes=set(range(distributed.count())),
+                barrier_sync_key_prefix=f"nt-jax-{self._opened}",
+            )
+            several["async_options"] = ocp.options.AsyncOptions(
+                barrier_sync_fn=_in_step(f"checkpoint writers {self._opened}")
+            )
         return ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
+                create=False,
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
                 enable_async_checkpointing=True,
+                **several,
             ),
         )
 
@@ -79,56 +130,77 @@ class Checkpoints:
         """Starts an asynchronous save; the state may be donated as soon as this returns.
 
         A save that fails, such as on a full disk, is reported and ends no run: the checkpoints
-        before it stay, and the next save is tried. (Where several hosts save together they cannot
-        go on alone, and the error is raised.)
+        before it stay, and the next save is tried.
         """
-        self._guarded(self._manager.wait_until_finished)
-        self._guarded(lambda: self._start(state, experiment, extra))
+        step = int(state.step)
+        self._guarded(f"end of the save before step {step}", self._manager.wait_until_finished)
+        self._guarded(f"save of step {step}", lambda: self._start(state, experiment, extra))
 
     def commit(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
         """Returns when this very state is on disk; saves it again where that failed.
 
         Raises SaveFailedError after some attempts.
         """
-        step, error = int(state.step), None
+        step, error = int(state.step), ""
         for pause in (None, *_PAUSES):
             if pause is not None:
                 time.sleep(pause)
-                error = self._guarded(lambda: self._start(state, experiment, extra)) or error
-            error = self._guarded(self._manager.wait_until_finished) or error
-            if step in committed_steps(self._folder):
+                again = f"another save of step {step}"
+                error = self._guarded(again, lambda: self._start(state, experiment, extra)) or error
+            error = (
+                self._guarded(f"commit of step {step}", self._manager.wait_until_finished) or error
+            )
+            if step in self._committed():
                 return
         raise SaveFailedError(
             f"{self._folder / str(step)}: cannot be written ({error}); make room, then give the "
-            f"same command again: it goes on from the last of {committed_steps(self._folder)}"
+            f"same command again: it goes on from the last of {self._committed()}"
         )
 
-    def _guarded(self, action: Callable[[], object]) -> str:
-        """Does something that saves; returns what went wrong, which is also reported."""
+    def _committed(self) -> list[int]:
+        """Steps that process 0 sees: another host may see a new folder a little later."""
+        found = distributed.from_leader(
+            "committed checkpoints", lambda: json.dumps(committed_steps(self._folder))
+        )
+        return json.loads(found)
+
+    def _guarded(self, name: str, action: Callable[[], object]) -> str:
+        """Does something that saves; returns what went wrong anywhere, which is reported."""
         try:
             action()
+            reason = ""
         except Exception as error:
-            if jax.process_count() > 1:
+            if distributed.failed():
                 raise
             reason = _first_line(error)
-            _log.error("a checkpoint could not be saved: %s", reason)
-            with contextlib.suppress(Exception):
-                self._manager.close()
-            _remove_partial(self._folder)
-            self._manager = self._open()
-            return reason
-        return ""
+        reasons = [other for other in distributed.gather(name, reason) if other]
+        if not reasons:
+            return ""
+        reason = next((other for other in reasons if other != str(_ElsewhereError())), reasons[0])
+        _log.error("a checkpoint could not be saved: %s", reason)
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._clear()
+        self._manager = self._open()
+        return reason
 
     def _start(self, state: TrainState, experiment: Experiment, extra: dict[str, Any]) -> None:
         params, rest = _split(state)
-        _require_room(self._folder, sum(x.nbytes for x in jax.tree.leaves(state)))
         step = int(state.step)
+        needed = sum(x.nbytes for x in jax.tree.leaves(state))
+        # All or none: a host that does not save would be waited for by those that do.
+        lacking = distributed.from_leader(
+            f"room for step {step}", lambda: lacking_room(self._folder, needed)
+        )
+        if lacking:
+            raise OSError(lacking)
         meta = {
             "step": step,
             "experiment": to_dict(experiment),
             "checksums": {"params": checksums(params), "rest": checksums(rest)},
             **extra,
         }
+        meta["digest"] = _digest(meta)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -144,14 +216,25 @@ class Checkpoints:
         `abstract` holds shapes, dtypes and shardings (any mesh). A damaged checkpoint is
         reported and the next older one is taken; InputError when all are damaged.
         """
-        steps = committed_steps(self._folder)
+        steps = self._committed()
         for step in reversed(steps):
+            where, reason = self._folder / str(step), ""
             try:
-                return self._restore(step, abstract)
+                params, rest, sums = _read(where, *_split(abstract))
             except InputError:
                 raise
             except Exception as error:
-                _log.error("checkpoint %s is damaged (%s)", self._folder / str(step), error)
+                reason = _first_line(error)
+            # All take the same step: what one host cannot read is damaged for all of them.
+            damage = [one for one in distributed.gather(f"checkpoint {step}", reason) if one]
+            if not damage:
+                try:
+                    _verify(params, sums["params"], str(where))
+                    _verify(rest, sums["rest"], str(where))
+                    return TrainState(rest["step"], params, rest["opt_state"])
+                except CorruptedError as error:
+                    damage = [_first_line(error)]
+            _log.error("checkpoint %s is damaged (%s)", where, damage[0])
         if steps:
             raise InputError(
                 f"{self._folder}: all {len(steps)} checkpoints are damaged; "
@@ -159,97 +242,57 @@ class Checkpoints:
             )
         return None
 
-    def _restore(self, step: int, abstract: TrainState) -> TrainState:
-        params, rest = _split(abstract)
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(params),
-                rest=ocp.args.StandardRestore(rest),
-                meta=ocp.args.JsonRestore(),
-            ),
-        )
-        sums = read["meta"]["checksums"]
-        where = str(self._folder / str(step))
-        _verify(read["params"], sums["params"], where)
-        _verify(read["rest"], sums["rest"], where)
-        return TrainState(read["rest"]["step"], read["params"], read["rest"]["opt_state"])
-
     def drop_after(self, step: int) -> None:
         """Moves damaged checkpoints beyond the restored step aside: they will be written anew."""
-        for newer in [s for s in committed_steps(self._folder) if s > step]:
+        for newer in [s for s in committed_steps(self._folder) if s > step and distributed.leads()]:
             source = self._folder / str(newer)
             names = (f"{newer}.damaged{n or ''}" for n in itertools.count())
             target = next(path for name in names if not (path := self._folder / name).exists())
             source.rename(target)
             _log.error("checkpoint %s is kept as %s", source, target.name)
+        distributed.barrier("damaged checkpoints are moved aside")
         self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until the last save is committed, or has failed and is reported."""
-        self._guarded(self._manager.wait_until_finished)
+        self._guarded("last save", self._manager.wait_until_finished)
 
     def close(self) -> None:
-        """Waits and releases threads."""
+        """Waits and releases threads; a run that has failed on some host waits for none."""
+        if distributed.failed():
+            return
         self.wait()
         self._manager.close()
 
 
-def _require_room(folder: pathlib.Path, needed: int) -> None:
-    """Says it in one line where the many writers of a save would each fail."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{folder}: {free:,} bytes are free, {needed:,} are needed; make room")
+def _in_step(name: str) -> Callable[..., None]:
+    """What Orbax's writers wait at: a barrier that a host which failed does not keep others from.
+
+    Such a host leaves barriers out and comes to a later one. All see then that they do not stand
+    at the same one, and the save has failed for all of them.
+    """
+    broken = threading.Event()
+
+    def wait(*, key: str, timeout_ms: int) -> None:
+        if broken.is_set() or len(set(distributed.gather(name, key))) > 1:
+            broken.set()
+            raise _ElsewhereError()
+
+    return wait
 
 
-def committed_steps(folder: pathlib.Path) -> list[int]:
-    """Steps under a `checkpoints` folder that carry their commit marker, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if entry.name.isdigit()
-        and (entry / "_CHECKPOINT_METADATA").is_file()
-        # The marker is written before the rename; the items after a crash may still be missing.
-        and all((entry / item).is_dir() for item in ("params", "rest", "meta"))
-    )
-
-
-def _remove_partial(folder: pathlib.Path) -> None:
-    """Deletes what a killed save left behind; it was never a checkpoint."""
-    committed = {str(step) for step in committed_steps(folder)}
-    for entry in folder.iterdir():
-        if entry.name not in committed and _SAVED_NAME.fullmatch(entry.name) and entry.is_dir():
-            # Of a save that has just failed, other arrays may still be on their way to the disk.
-            for _ in range(_REMOVALS):
-                shutil.rmtree(entry, ignore_errors=True)
-                if not entry.exists():
-                    break
-                time.sleep(0.1)
-            else:
-                shutil.rmtree(entry)
-
-
-def find_step(workdir: pathlib.Path, step: int | None = None) -> int:
-    """The given or the newest committed step; InputError names what there is."""
-    steps = committed_steps(workdir / FOLDER)
-    if not steps:
-        raise InputError(f"{workdir}: no committed checkpoint in {workdir / FOLDER}")
-    if step is None:
-        return steps[-1]
-    if step not in steps:
-        raise InputError(f"{workdir}@{step}: no such checkpoint; there are {steps}")
-    return step
-
-
-def parse_checkpoint(name: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
-    """Splits `DIR[@STEP]`."""
-    text = str(name)
-    folder, at, step = text.rpartition("@")
-    if at and step.isdigit():
-        return pathlib.Path(folder), int(step)
-    return pathlib.Path(text), None
+def _read(folder: pathlib.Path, params: Any, rest: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Both trees and their checksums. Each host reads its shards and waits for no other."""
+    for part in ("params", "rest"):
+        check_index(folder / part)
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+        params = reader.restore(
+            epath.Path(folder / "params"), args=ocp.args.StandardRestore(params)
+        )
+        rest = reader.restore(epath.Path(folder / "rest"), args=ocp.args.StandardRestore(rest))
+    with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
+        meta = _verified(reader.restore(epath.Path(folder / "meta")), str(folder))
+    return params, rest, meta["checksums"]
 
 
 def save_params(
@@ -273,6 +316,7 @@ def save_params(
         "checksums": {"params": sums, "rest": checksums(rest)},
         **extra,
     }
+    meta["digest"] = _digest(meta)
     # Orbax copies NumPy arrays before it writes them, and reads JAX's in place.
     params = jax.tree.map(jax.device_put, params)
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
@@ -324,7 +368,7 @@ def restore_params(
     folder = (workdir / FOLDER / str(step)).absolute()
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            meta = reader.restore(folder / "meta")
+            meta = _verified(reader.restore(folder / "meta"), str(folder))
         experiment = from_dict(Experiment, meta["experiment"], str(folder))
         model = build_model(experiment.model, experiment.tokenizer.make())
         abstract = jax.eval_shape(model.init, jax.random.key(0))

@@ -1,11 +1,14 @@
 """Checksums of arrays: 64 bits over all bits and their positions, whatever the sharding."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, UInt32
 
 from nt_jax.progress import Progress, silent
@@ -76,17 +79,22 @@ def _chunk_sums(array: np.ndarray, chunk: int) -> Iterator[tuple[list[int], int]
         yield sums, words.nbytes
 
 
-@jax.jit
-def _all_checksums(leaves: list[Array]) -> list[Array]:
+@functools.cache
+def _all_checksums(mesh: Mesh | None) -> Callable[[list[Array]], list[Array]]:
     """One program for all arrays: independent programs with collectives, in flight together, can
-    wait for each other on fake CPU devices."""
-    return [_checksum(leaf) for leaf in leaves]
+    wait for each other on fake CPU devices. Over several hosts each of them gets the digits."""
+    everywhere = NamedSharding(mesh, P()) if mesh else None
+    return jax.jit(lambda leaves: list(map(_checksum, leaves)), out_shardings=everywhere)
 
 
 def checksums(tree: Any) -> dict[str, str]:
     """Checksum of every array by its path, as 16 hexadecimal digits."""
     leaves = named(tree)
-    words = jax.device_get(_all_checksums([leaf for _, leaf in leaves]))
+    spread = [
+        x.sharding for _, x in leaves if isinstance(x, jax.Array) and not x.is_fully_addressable
+    ]
+    mesh = spread[0].mesh if spread and isinstance(spread[0], NamedSharding) else None
+    words = jax.device_get(_all_checksums(mesh)([leaf for _, leaf in leaves]))
     return {
         path: f"{int(a):08x}{int(b):08x}" for (path, _), (a, b) in zip(leaves, words, strict=True)
     }

@@ -19,6 +19,7 @@ COMMANDS = {
     "data verify": ("data_verify", "Check a dataset: bytes, counts, leakage."),
     "data trace": ("data_trace", "Which windows fed a step of a run."),
     "pretrain": ("pretrain", "Train a masked language model; again = resume."),
+    "plan": ("plan", "Memory, time and cost on a slice that is not there."),
     "evaluate": ("evaluate", "Masked loss, perplexity, accuracy of a checkpoint."),
     "probe": ("probe", "Probes on frozen embeddings, beside controls."),
     "tasks": ("tasks", "Labelled sets known by name, and which are here."),
@@ -30,9 +31,20 @@ COMMANDS = {
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),
     "report": ("report", "Write WORKDIR/report.html."),
+    "launch local": ("launch_local", "Processes of this machine, restarted until done."),
+    "launch tpu-vm": ("launch_tpu_vm", "A Cloud TPU slice: create, install, run, resume."),
+    "launch tpu-vm-status": ("launch_tpu_vm_status", "State of a slice and of its run."),
+    "launch tpu-vm-stop": ("launch_tpu_vm_stop", "Save and stop its run; --delete gives it back."),
+    "launch slurm": ("launch_slurm", "One Slurm job a run, requeued until done."),
+    "launch slurm-status": ("launch_slurm_status", "State of the jobs of workdirs."),
 }
 """Name: (module of nt_jax.commands, what it does)."""
-GROUPS = {"data": "genomes on disk -> windows on disk"}
+GROUPS = {
+    "data": "genomes on disk -> windows on disk",
+    "launch": "`nt-jax pretrain` on many devices; sweeps; --dry-run shows every command",
+}
+OVERRIDDEN = ("pretrain", "plan", "launch")
+"""Commands that take overrides of the experiment and check what is left over themselves."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -77,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment.quiet()
     try:
         options, rest = _parser(arguments).parse_known_args(arguments)
-        if rest and options.command != "pretrain":
+        if rest and options.command not in OVERRIDDEN:
             raise InputError(options.parser.unknown(rest[0]))
         options.rest = rest
         return options.run(options) or FINISHED

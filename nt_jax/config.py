@@ -154,8 +154,17 @@ class OptimConfig:
     """AdamW decay; matrices only, never biases, LayerNorms or embeddings."""
     clip: float = 0.0
     """Global gradient norm limit; 0 is off."""
+    spike_factor: float = 0.0
+    """A gradient norm above this many times the running mean of the accepted ones is a spike: the
+    step is skipped and counted. 0 is off."""
+    spike_window: int = 128
+    """Steps over which that mean runs; no step is a spike before so many were accepted."""
     nonfinite_limit: int = 20
-    """Consecutive non-finite steps (each skipped and counted) after which the run stops."""
+    """Consecutive skipped steps (non-finite or spikes) at which the run stops or rolls back."""
+    on_limit: Literal["stop", "rollback"] = "stop"
+    """At the limit: stop, or go back to the checkpoint before and leave out the batches since."""
+    rollback_limit: int = 3
+    """Rollbacks of a run; at the next one it stops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,16 +188,23 @@ class TrainConfig:
     """Steps between validations; the last step is always validated."""
     eval_windows: int = 512
     """Validation windows read each time (spread evenly); 0 is all of them."""
+    watchdog_seconds: float = 1_800.0
+    """A process in which no step ends for so long shows its stacks and exits with 1; other phases
+    (compilation, validation, saves) have half an hour at least. 0 is off."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Mesh axes; -1 takes all devices that are left."""
 
+    slices: int = 1
+    """Slices joined by the data-centre network; each holds whole copies of the model."""
     data: int = -1
-    """Copies of the model."""
+    """Copies of the model within a slice."""
     fsdp: int = 1
     """Devices over which parameters and moments are sharded (the batch too)."""
+    sequence: int = 1
+    """Devices over which the tokens of a sequence are split."""
     tensor: int = 1
     """Devices over which heads and feed-forward columns are split."""
 

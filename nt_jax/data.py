@@ -10,7 +10,7 @@ import functools
 import os
 import pathlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -120,8 +120,9 @@ def train_order(
     *,
     global_batch: int,
     seed: int,
+    left_out: tuple[tuple[int, int], ...] = (),
 ) -> TrainOrder:
-    """The order for a dataset and a config.
+    """The order for a dataset and a config; `left_out` as in TrainOrder.
 
     Raises InputError when the windows are shorter than the context or a number makes no sense.
     """
@@ -141,6 +142,7 @@ def train_order(
         offsets,
         data_config.reverse_complement,
         mixture.phases(data_config.weights, sources, global_batch, seed),
+        left_out,
     )
 
 
@@ -163,7 +165,7 @@ class _StepReader:
     order: TrainOrder
     tokenizer: KmerTokenizer
     sequence_length: int
-    rows: range
+    rows: Sequence[int]
 
     def __call__(self, step: int) -> Int[np.ndarray, "b T"]:
         batch = np.empty((len(self.rows), self.sequence_length), np.int32)
@@ -193,16 +195,18 @@ def train_batches(
     seed: int,
     start_step: int,
     stop_step: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    left_out: tuple[tuple[int, int], ...] = (),
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Int[np.ndarray, "b T"]]:
-    """This host's rows of the batches of steps start_step..stop_step-1, in order.
+    """The given rows (default: all) of the batches of steps start_step..stop_step-1, in order.
 
-    Host i of n takes the i-th of n contiguous blocks of rows. With `data_config.workers` = 0
+    What a row holds does not depend on which rows are asked for. With `data_config.workers` = 0
     threads of this process read, else as many processes. Raises InputError (at the call, not at
-    the first batch) for windows shorter than the context or rows that the hosts cannot share.
+    the first batch) for windows shorter than the context.
     """
-    order = train_order(dataset, tokenizer, data_config, global_batch=global_batch, seed=seed)
+    order = train_order(
+        dataset, tokenizer, data_config, global_batch=global_batch, seed=seed, left_out=left_out
+    )
     if data_config.workers < 0:
         raise InputError(f"data.workers={data_config.workers} is below 0")
     reader = _StepReader(
@@ -211,7 +215,7 @@ def train_batches(
         order,
         tokenizer,
         data_config.sequence_length,
-        _own_rows(global_batch, process_index, process_count),
+        range(global_batch) if rows is None else [int(row) for row in rows],
     )
     steps = grain.MapDataset.range(start_step, max(start_step, stop_step)).map(reader)
     return _stream(steps, data_config.workers)
@@ -261,11 +265,11 @@ class EvalBatch(NamedTuple):
     """One batch for evaluation; unpacks to (tokens, valid, number)."""
 
     tokens: Int[np.ndarray, "b T"]
-    """Token ids; rows that are not valid repeat the last window."""
-    valid: Bool[np.ndarray, " b"]
-    """Rows that count."""
-    number: Int[np.ndarray, " b"]
-    """Window number in its split: the key of a row's mask."""
+    """Token ids of the rows asked for; rows that are not valid repeat the last window."""
+    valid: Bool[np.ndarray, " B"]
+    """Rows of the whole batch that count."""
+    number: Int[np.ndarray, " B"]
+    """Window number in its split, of the whole batch: the key of a row's mask."""
 
 
 def eval_batches(
@@ -275,9 +279,7 @@ def eval_batches(
     batch: int,
     sequence_length: int,
     limit: int = 0,
-    *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[EvalBatch]:
     """Windows of a split in fixed order, from their first base on the forward strand.
 
@@ -288,19 +290,20 @@ def eval_batches(
         batch: rows of a batch over all hosts; the last batch is filled up.
         sequence_length: tokens with `<cls>`.
         limit: this many windows, spread evenly over the split; 0 is all of them.
-        process_index: this host, which gets its contiguous block of the rows.
-        process_count: hosts.
+        rows: the rows of each batch to read (default: all).
 
     Raises InputError (at the call) for an unknown split or windows shorter than the context.
     """
+    if batch < 1:
+        raise InputError(f"a batch of {batch} rows; at least 1")
     check_split(dataset, split)
     count_offsets(dataset.recipe, tokenizer.k, sequence_length)
     chosen = spread(dataset.splits[split], limit)
-    rows = np.array(_own_rows(batch, process_index, process_count))
+    own = slice(None) if rows is None else np.asarray(rows)
 
     def batches() -> Iterator[EvalBatch]:
         for first in range(0, len(chosen), batch):
-            numbers = first + rows
+            numbers = np.arange(first, first + batch)
             index = chosen[np.minimum(numbers, len(chosen) - 1)]
             tokens = np.stack(
                 [
@@ -310,7 +313,7 @@ def eval_batches(
                         tokenizer,
                         sequence_length,
                     )
-                    for i in index.tolist()
+                    for i in index[own].tolist()
                 ]
             )
             yield EvalBatch(tokens, numbers < len(chosen), index)
@@ -340,12 +343,3 @@ def spread(total: int, limit: int) -> Int[np.ndarray, " n"]:
     """int64: `limit` of `total` window numbers, evenly spread, ascending; 0 is all of them."""
     wanted = total if limit <= 0 else min(limit, total)
     return np.arange(wanted, dtype=np.int64) * total // wanted
-
-
-def _own_rows(batch: int, process_index: int, process_count: int) -> range:
-    if batch < 1 or batch % process_count:
-        raise InputError(
-            f"a batch of {batch} rows cannot be shared by {process_count} hosts; choose a multiple"
-        )
-    own = batch // process_count
-    return range(process_index * own, (process_index + 1) * own)

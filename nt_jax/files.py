@@ -25,7 +25,10 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
+        # The system does not say which file found no room.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
     os.replace(temporary, path)

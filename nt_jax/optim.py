@@ -1,9 +1,12 @@
-"""The optax chain: schedule, clipping, Adam or AdamW, skipping of non-finite steps."""
+"""The optax chain: schedule, clipping, Adam or AdamW, skipping of non-finite steps and spikes."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int
 
 from nt_jax.config import ConfigError, OptimConfig
 
@@ -52,8 +55,11 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
 
     A step with a non-finite gradient leaves parameters and moments as they are and is counted in
     the state. `optax.apply_if_finite` would apply the bad update once its own limit is reached,
-    so it gets none: the training loop enforces `nonfinite_limit`.
+    so it gets none: the training loop enforces `nonfinite_limit`. With `spike_factor` the same
+    holds for spikes.
     """
+    if config.spike_factor and (config.spike_factor <= 1 or config.spike_window < 1):
+        raise ConfigError("optim.spike_factor is above 1 (0 is off), optim.spike_window at least 1")
     schedule = learning_rate(config, steps)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     match config.name:
@@ -70,4 +76,74 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
                     lambda path, _: is_decayed(path), params
                 ),
             )
-    return optax.apply_if_finite(optax.chain(clip, update), max_consecutive_errors=_UNLIMITED)
+    rule = optax.chain(clip, update)
+    if config.spike_factor:
+        rule = skip_spikes(rule, config.spike_factor, config.spike_window)
+    return optax.apply_if_finite(rule, max_consecutive_errors=_UNLIMITED)
+
+
+class SpikeState(NamedTuple):
+    """State of `skip_spikes`; saved with the moments, so a resumed run skips the same steps."""
+
+    mean: Float[Array, ""]
+    """Running mean of the accepted gradient norms."""
+    accepted: Int[Array, ""]
+    """Steps applied."""
+    in_a_row: Int[Array, ""]
+    """Spikes since the last applied step."""
+    total: Int[Array, ""]
+    """Spikes in all."""
+    inner_state: Any
+
+
+def skip_spikes(
+    inner: optax.GradientTransformation, factor: float, window: int
+) -> optax.GradientTransformation:
+    """Leaves parameters and moments as they are where the gradient norm leaps.
+
+    A leap is a norm above `factor` times the exponential mean, over `window` steps, of the norms
+    that were accepted; the first `window` steps are all accepted. Nothing leaves the device.
+    """
+
+    def init(params: Any) -> SpikeState:
+        zero = jnp.zeros((), jnp.int32)
+        return SpikeState(jnp.zeros(()), zero, zero, zero, inner.init(params))
+
+    def update(updates: Any, state: SpikeState, params: Any = None) -> tuple[Any, SpikeState]:
+        norm = optax.global_norm(updates)
+        spike = (state.accepted >= window) & ~(norm <= factor * state.mean)
+        accepted = state.accepted + ~spike
+        # The plain mean of the first steps, then an exponential one.
+        share = jnp.where(spike, 0.0, 1.0 / jnp.clip(accepted, 1, window))
+        updates, inner_state = jax.lax.cond(
+            spike,
+            lambda: (optax.tree.zeros_like(updates), state.inner_state),
+            lambda: inner.update(updates, state.inner_state, params),
+        )
+        return updates, SpikeState(
+            mean=jnp.where(spike, state.mean, state.mean + share * (norm - state.mean)),
+            accepted=accepted,
+            in_a_row=jnp.where(spike, state.in_a_row + 1, 0),
+            total=state.total + spike,
+            inner_state=inner_state,
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def skips(opt_state: Any) -> dict[str, Int[Array, ""]]:
+    """Counts of an optimizer state: steps skipped so far and since the last applied one.
+
+    `skipped` counts the non-finite ones, `spikes` (where spikes are looked for) the others.
+    """
+    found = {"skipped": opt_state.total_notfinite, "skipped_in_a_row": opt_state.notfinite_count}
+    if isinstance(opt_state.inner_state, SpikeState):
+        found["spikes"] = opt_state.inner_state.total
+        found["skipped_in_a_row"] += opt_state.inner_state.in_a_row
+    return found
+
+
+def applied(step: Int[Array, ""], opt_state: Any) -> Int[Array, ""]:
+    """How many of the first `step` steps changed the parameters: where the schedule stands."""
+    counts = skips(opt_state)
+    return step - counts["skipped"] - counts.get("spikes", 0)

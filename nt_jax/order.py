@@ -40,6 +40,8 @@ class TrainOrder:
     """Probability of the other strand."""
     phases: tuple["Phase", ...] = ()
     """Mixtures one after the other; in front of the first all windows are read equally often."""
+    left_out: tuple[tuple[int, int], ...] = ()
+    """(step, batches): from this step on so many batches more are left out (rollbacks)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,7 @@ def count_offsets(recipe: Recipe, k: int, sequence_length: int) -> int:
 
 def locate(order: TrainOrder, step: int, row: int) -> WindowRef:
     """What row `row` (of the global batch) of step `step` (from 0) reads."""
-    position = step * order.global_batch + row
+    position = (step + left_out(order.left_out, step)) * order.global_batch + row
     if order.phases and position >= order.phases[0].origin:
         index, epoch = _mixed(order, position)
     else:
@@ -106,6 +108,11 @@ def locate(order: TrainOrder, step: int, row: int) -> WindowRef:
     offset = ((draw >> 32) * order.offsets) >> 32
     reverse = (draw & 0xFFFFFFFF) < order.reverse_complement * 2**32
     return WindowRef(index, epoch, offset, reverse, _hash(order.seed, 2, position) >> 32)
+
+
+def left_out(events: tuple[tuple[int, int], ...], step: int) -> int:
+    """Batches left out before batch `step` (from 0)."""
+    return sum(batches for first, batches in events if first <= step)
 
 
 class _Block(NamedTuple):

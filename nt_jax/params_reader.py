@@ -43,6 +43,16 @@ def read_to_device(
     return params
 
 
+def check_index(folder: pathlib.Path) -> None:
+    """Raises when the list of a tree's arrays cannot be read; their values are not looked at.
+
+    Orbax asks for all arrays at once, and each tells at length what is wrong with the list.
+    """
+    nodes = ts.KvStore.open({"driver": "ocdbt", "base": folder.as_uri() + "/"}).result()
+    if not nodes.list().result():
+        raise CorruptedError(f"{folder} has no list of its arrays")
+
+
 def _of_whole(progress: Progress, before: int, whole: int) -> Progress:
     return lambda done, total: progress(before + done, whole)
 

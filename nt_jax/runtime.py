@@ -1,24 +1,77 @@
 """Process start-up: devices, compilation cache, signals."""
 
+import contextlib
+import hashlib
 import os
 import pathlib
+import platform
 import signal
 import subprocess
+import time
+import warnings
 from types import FrameType
 
 import jax
+from jax._src import compilation_cache  # how entries are packed is not public
 
 
 def configure() -> None:
     """Sets what must hold before the first computation of a process.
 
-    Random bits must not depend on the sharding; the compilation cache is kept for accelerators
+    Random bits must not depend on the sharding; compiled programs are kept for the next start
     (`JAX_COMPILATION_CACHE_DIR` overrides where).
     """
     jax.config.update("jax_threefry_partitionable", True)
-    if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path.home() / ".cache" / "nt-jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.default_backend() == "cpu" and jax.process_count() > 1:
+        # JAX's key differs by process there, so that process 0 alone would find its programs, and
+        # gloo waits no longer than 30 s for those that still compile.
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = pathlib.Path.home() / ".cache" / "nt-jax" / "xla"
+        if jax.default_backend() == "cpu":
+            folder = folder / f"cpu-{_processor()}"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if jax.process_index() == 0:
+            _drop_torn(folder)
+    # Of what another process is just writing; it is compiled here then.
+    warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
+
+
+def _processor() -> str:
+    """Tells processors apart: XLA compiles for every instruction that this one has, and a program
+    from another one may use instructions that are absent here."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    told = sorted({line for line in lines if line.partition("\t")[0].strip() in names})
+    text = "\n".join([platform.machine(), platform.processor(), *told])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _drop_torn(folder: pathlib.Path) -> None:
+    """Removes programs that a killed process has left half written: JAX never writes them anew.
+
+    Only those that came since the last look are read.
+    """
+    marker, now = folder / ".looked", time.time()
+    since = marker.stat().st_mtime if marker.exists() else 0.0
+    for entry in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):
+            if entry.stat().st_mtime < since:
+                continue
+            try:
+                compilation_cache.decompress_executable(entry.read_bytes())
+            except FileNotFoundError:
+                continue
+            except Exception:  # zlib's or zstandard's own, whichever JAX found
+                entry.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    os.utime(marker, (now, now))
 
 
 class StopSignal:

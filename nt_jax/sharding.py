@@ -1,43 +1,46 @@
 """Mesh, the table of parameter rules, batch specs.
 
-Axes: `data` copies the model, `fsdp` shards parameters, moments and the batch, `tensor` splits
-heads and feed-forward columns. Rules are regular expressions on the parameter path; the first
+Axes: `slices` copies the model over the data-centre network and `data` within a slice, `fsdp`
+shards parameters, moments and the batch, `sequence` splits the tokens of a window, `tensor` heads
+and feed-forward columns. Rules are regular expressions on the parameter path; the first
 match wins. Stacked block parameters have the layer axis in front.
 """
 
+import math
 import re
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax.config import ConfigError, MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))
+AXES = ("slices", "data", "fsdp", "sequence", "tensor")
+WINDOW_AXES = ("slices", "data", "fsdp")
+"""Axes that share the windows of a batch out."""
+BATCH = P(WINDOW_AXES)
 
-# The vocabulary (4,105 or 4,107 rows) divides by nothing: its matrices are split over the width.
-# Adapters and the head of a fine-tuning are kilobytes: every device holds them.
+# Axes of the last dimensions; those in front (layers) are whole. The vocabulary (4,105 or 4,107
+# rows) divides by nothing: its matrices are split over the width. Adapters and the head of a
+# fine-tuning are kilobytes: every device holds them.
 RULES: tuple[tuple[str, P], ...] = (
     (r"/(ia3|lora_a|lora_b)$|nt-task/", P()),
     (r"embed.*/embeddings$", P(None, "fsdp")),
-    (r"block.*/(query|key|value|fc1)/w$", P(None, "fsdp", "tensor")),
-    (r"block.*/(query|key|value|fc1)/b$", P(None, "tensor")),
-    (r"block.*/(out|fc2)/w$", P(None, "tensor", "fsdp")),
-    (r"block.*/(out|fc2)/b$", P(None, None)),
-    (r"block.*/(scale|offset)$", P(None, None)),
-    (r"head.*/w$", P("fsdp", None)),
-    (r"head.*/(b|scale|offset)$", P(None)),
-    (r".*/(scale|offset)$", P(None)),
+    (r"/(query|key|value|fc1)/w$", P("fsdp", "tensor")),
+    (r"/(query|key|value|fc1)/b$", P("tensor")),
+    (r"/(out|fc2)/w$", P("tensor", "fsdp")),
+    (r"head/.*/w$", P("fsdp", None)),
+    (r"/(b|scale|offset)$", P()),
 )
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """Mesh of all devices; raises ConfigError when the axes do not multiply to their number."""
     devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = [getattr(config, axis) for axis in AXES]
     fixed = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise ConfigError(f"mesh {sizes}: axes are positive, and at most one is -1 (the rest)")
@@ -45,19 +48,27 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         sizes[sizes.index(-1)] = max(1, len(devices) // fixed)
     if int(np.prod(sizes)) != len(devices):
         raise ConfigError(
-            f"mesh data x fsdp x tensor = {' x '.join(map(str, sizes))} does not cover the "
+            f"mesh {' x '.join(AXES)} = {' x '.join(map(str, sizes))} does not cover the "
             f"{len(devices)} devices of this run; set --mesh.data -1 or other sizes"
         )
     # Explicit axes (the new default) break hk.Embed.
-    return jax.make_mesh(tuple(sizes), AXES, (AxisType.Auto,) * 3, devices=devices)
+    kinds = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, kinds, devices=devices)
+    if sizes[0] != slices:
+        raise ConfigError(f"mesh.slices={sizes[0]}: these devices are {slices} slices")
+    between = (slices, *[1] * len(sizes[1:]))
+    grid = mesh_utils.create_hybrid_device_mesh((1, *sizes[1:]), between, devices)
+    return Mesh(grid, AXES, axis_types=kinds)
 
 
-def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """Spec of one parameter. An axis that does not divide its dimension is left out."""
     spec = next((spec for pattern, spec in RULES if re.search(pattern, path)), None)
     if spec is None:
         raise ConfigError(f"no sharding rule for parameter {path!r} of shape {shape}")
-    axes = tuple(spec) + (None,) * (len(shape) - len(spec))
+    axes = (None,) * (len(shape) - len(spec)) + tuple(spec)
     return P(
         *(
             axis if axis and size % mesh.shape[axis] == 0 else None
@@ -66,7 +77,7 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     )
 
 
-def state_sharding(abstract: Any, mesh: Mesh) -> Any:
+def state_sharding(abstract: Any, mesh: Mesh | AbstractMesh) -> Any:
     """NamedSharding for every array of a train state.
 
     Moments carry the path of their parameter as a suffix, so the same table serves them;
@@ -82,12 +93,12 @@ def state_sharding(abstract: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(rule, abstract)
 
 
-def check_batch(global_batch: int, accumulate: int, mesh: Mesh) -> None:
-    """Raises ConfigError unless micro-batches divide evenly over data x fsdp."""
-    copies = mesh.shape["data"] * mesh.shape["fsdp"]
+def check_batch(global_batch: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ConfigError unless micro-batches divide evenly over slices x data x fsdp."""
+    copies = math.prod(mesh.shape[axis] for axis in WINDOW_AXES)
     if global_batch % (accumulate * copies):
         raise ConfigError(
             f"train.global_batch={global_batch} does not divide by train.accumulate={accumulate} "
-            f"x mesh data*fsdp={copies}; nearest: "
+            f"x mesh slices*data*fsdp={copies}; nearest: "
             f"{max(1, round(global_batch / (accumulate * copies))) * accumulate * copies}"
         )

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from nt_jax import optim
 from nt_jax.config import Experiment, MaskingConfig
 from nt_jax.masking import Masked, mask_tokens, row_keys
 from nt_jax.model.factory import Model
@@ -58,59 +59,71 @@ def token_losses(
     return nats, jnp.argmax(logits, axis=-1) == masked.targets
 
 
+def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One device has all windows."""
+    return function
+
+
 def make_train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     tokenizer: KmerTokenizer,
     experiment: Experiment,
+    over_windows: Callable[..., Any] = alone,
 ) -> Callable[[TrainState, Int[Array, "B T"]], tuple[TrainState, dict[str, Array]]]:
     """Builds `train_step(state, tokens) -> (state, metrics)`.
 
     Loss is the mean cross-entropy over all selected tokens of the global batch, whatever the
-    number of micro-batches: sums are accumulated and divided once.
+    number of micro-batches: sums are accumulated and divided once. `over_windows` makes the
+    gradient of a device's windows that of all windows (layout.py).
     """
     parts = experiment.train.accumulate
 
-    def summed(params: Params, masked: Masked) -> tuple[Array, Array]:
+    def summed(params: Params, masked: Masked) -> tuple[Array, tuple[Array, Array]]:
         nats, correct = token_losses(model, params, masked)
-        return jnp.sum(nats * masked.weights), jnp.sum(correct * masked.weights)
+        return jnp.sum(nats * masked.weights), (
+            jnp.sum(correct * masked.weights),
+            jnp.sum(masked.weights),
+        )
 
-    gradient = jax.value_and_grad(summed, has_aux=True)
+    one_part = jax.value_and_grad(summed, has_aux=True)
+
+    def gradient(params: Params, masked: Masked) -> Any:
+        if parts == 1:
+            return one_part(params, masked)
+        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), masked)
+
+        def accumulate(total: Any, part: Masked) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, one_part(params, part)), None
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(one_part, params, jax.tree.map(lambda x: x[0], split)),
+        )
+        return jax.lax.scan(accumulate, zeros, split)[0]
 
     def train_step(
         state: TrainState, tokens: Int[Array, "B T"]
     ) -> tuple[TrainState, dict[str, Array]]:
         keys = row_keys(experiment.train.seed, state.step, tokens.shape[0])
         masked = mask_tokens(keys, tokens, tokenizer, experiment.masking)
-        if parts == 1:
-            (nats, correct), grads = gradient(state.params, masked)
-        else:
-            # Strided micro-batches keep every part spread over all devices.
-            split = jax.tree.map(
-                lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1),
-                masked,
-            )
-
-            def accumulate(total: Any, part: Masked) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, gradient(state.params, part)), None
-
-            zeros = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype),
-                jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], split)),
-            )
-            ((nats, correct), grads), _ = jax.lax.scan(accumulate, zeros, split)
-        weight = jnp.maximum(jnp.sum(masked.weights), 1.0)
+        (nats, (correct, weight)), grads = over_windows(gradient)(state.params, masked)
+        weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
+        norm = optax.global_norm(grads)
+        # Where the loss or the norm overflows, single gradients (and their squares, the moments)
+        # may still look finite; the optimizer skips the step when they are NaN.
+        sound = jnp.where(jnp.isfinite(nats) & jnp.isfinite(norm), 1.0, jnp.nan)
+        grads = jax.tree.map(lambda g: g * sound, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": nats / weight,
             "accuracy": correct / weight,
-            "grad_norm": optax.global_norm(grads),
-            "lr": schedule(state.step - state.opt_state.total_notfinite),
-            "skipped": opt_state.total_notfinite,
-            "skipped_in_a_row": opt_state.notfinite_count,
+            "grad_norm": norm,
+            "lr": schedule(optim.applied(state.step, state.opt_state)),
+            **optim.skips(opt_state),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -118,7 +131,10 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: Model, tokenizer: KmerTokenizer, masking: MaskingConfig
+    model: Model,
+    tokenizer: KmerTokenizer,
+    masking: MaskingConfig,
+    by_windows: Callable[..., Any] = alone,
 ) -> Callable[..., EvalRows]:
     """Builds `eval_step(params, tokens, valid, index, unigram) -> EvalRows`.
 
@@ -128,12 +144,12 @@ def make_eval_step(
     """
     bases = jnp.asarray(tokenizer.bases(np.arange(tokenizer.vocab_size)), jnp.float32)
 
-    def eval_step(
+    def rows(
         params: Params,
+        unigram: Float[Array, " V"],
         tokens: Int[Array, "B T"],
         valid: Bool[Array, " B"],
         index: Int[Array, " B"],
-        unigram: Float[Array, " V"],
     ) -> EvalRows:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(EVAL_SEED), index)
         masked = mask_tokens(keys, tokens, tokenizer, masking)
@@ -154,5 +170,14 @@ def make_eval_step(
             mask_bases=total(asked * bases[masked.targets]),
             mask_unigram_nats=total(-asked * unigram[masked.targets]),
         )
+
+    def eval_step(
+        params: Params,
+        tokens: Int[Array, "B T"],
+        valid: Bool[Array, " B"],
+        index: Int[Array, " B"],
+        unigram: Float[Array, " V"],
+    ) -> EvalRows:
+        return by_windows(rows)(params, unigram, tokens, valid, index)
 
     return eval_step

@@ -1,25 +1,10 @@
-"""FLOPs by formula, peak rates of known devices, model FLOPs utilisation."""
+"""FLOPs by formula, and the peak that model FLOPs utilisation is measured against."""
 
 import jax
 
+from nt_jax import hardware
 from nt_jax.config import ModelConfig
 from nt_jax.masking import budget
-
-# Dense bf16 peak in FLOP/s of one JAX device, from the vendors' data sheets.
-PEAK_FLOPS = {
-    "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 def train_flops_per_sequence(
@@ -41,5 +26,5 @@ def train_flops_per_sequence(
 
 def peak_flops() -> float | None:
     """bf16 peak in FLOP/s over all devices of this run; None where it is not known (CPUs)."""
-    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    peak = hardware.peak_flops(jax.devices()[0].device_kind)
     return peak * jax.device_count() if peak else None

@@ -5,8 +5,8 @@ the host) -> validate -> save. A checkpoint of step k follows the rows of all st
 disk, so a run killed at any moment loses no row and writes none twice.
 """
 
-import functools
 import itertools
+import logging
 import pathlib
 import time
 from collections import deque
@@ -16,22 +16,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from nt_jax import checkpoint, data, optim, sharding, throughput, workdir
-from nt_jax.config import ConfigError, Experiment, to_dict
+from nt_jax import checkpoint, data, distributed, host_log, order, throughput, workdir
+from nt_jax.config import Experiment, to_dict
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
-from nt_jax.metrics import MetricsWriter, ProgressBar
-from nt_jax.model.factory import build_model
+from nt_jax.ledger import Ledger
+from nt_jax.metrics import MetricsWriter, ProgressBar, outputs
+from nt_jax.program import Program, build
+from nt_jax.rollback import DivergedError, roll_back
+from nt_jax.rows import Rows
 from nt_jax.runtime import StopSignal
-from nt_jax.step import init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
+from nt_jax.watchdog import Watchdog
 
 FINISHED, PREEMPTED = 0, 75
 LOGITS = "nt/head/logits"
+_log = logging.getLogger("nt_jax.train")
 # Fields of a model that another model may have and still take over its weights.
 _NOT_IN_WEIGHTS = (
     "compute_dtype", "remat", "token_dropout", "rope_rescale", "rotary_angles", "embed_init_std",
@@ -39,76 +41,96 @@ _NOT_IN_WEIGHTS = (
 )  # fmt: skip
 
 
-class DivergedError(RuntimeError):
-    """Too many non-finite steps in a row."""
-
-
 def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None = None) -> int:
     """Trains until `train.steps` or a stop signal; the same call again resumes.
 
     Returns 0 when finished, 75 when a signal came and the state was saved.
-    Raises InputError for anything wrong with config, data or workdir.
+    Raises InputError for anything wrong with config, data or workdir, DivergedError when too many
+    steps in a row were skipped and `optim.on_limit` says stop.
     """
+    program, ledger = build(experiment), Ledger(folder)
+    watchdog = Watchdog(folder, experiment.train.watchdog_seconds, jax.process_index(), ledger)
+    ending = "failed"
+    try:
+        while True:
+            try:
+                code = _train(program, experiment, folder, init_from, ledger)
+                ending = "finished" if code == FINISHED else "stopped"
+                return code
+            except DivergedError as trouble:
+                _log.error("%s", roll_back(folder, experiment, trouble))
+    except InputError:
+        ending = ""  # nothing was begun
+        raise
+    finally:
+        watchdog.stop()
+        if ending:
+            ledger.save(ending)
+
+
+def _train(
+    program: Program,
+    experiment: Experiment,
+    folder: pathlib.Path,
+    init_from: str | None,
+    ledger: Ledger,
+) -> int:
+    """Trains on from the newest checkpoint."""
     # --- What is trained, on what -------------------------------------------------------------
     dataset = data.open_dataset(experiment.data.path)
-    tokenizer = experiment.tokenizer.make()
-    _check(experiment)
-    mesh = sharding.make_mesh(experiment.mesh)
-    sharding.check_batch(experiment.train.global_batch, experiment.train.accumulate, mesh)
-    model = build_model(experiment.model, tokenizer)
-    steps = experiment.train.steps
-    schedule = optim.learning_rate(experiment.optim, steps)
-    optimizer = optim.optimizer(experiment.optim, steps)
-    order = {"global_batch": experiment.train.global_batch, "seed": experiment.train.seed}
-    data.train_order(dataset, tokenizer, experiment.data, **order)  # before anything is written
-    committed = checkpoint.committed_steps(folder / checkpoint.FOLDER)
-    going_on = committed[-1] if committed else 0
-    workdir.claim(folder, experiment, dataset.fingerprint, init_from, going_on)
-    tokenizer.save(folder / workdir.TOKENIZER)
-    workdir.store_datacard(folder, dataset.datacard)
+    tokenizer, steps = program.tokenizer, experiment.train.steps
+    drawing: dict[str, Any] = {
+        "global_batch": experiment.train.global_batch,
+        "seed": experiment.train.seed,
+    }
+    ledger.enter("start_up")
+    data.train_order(dataset, tokenizer, experiment.data, **drawing)  # before anything is written
+    workdir.join(folder, experiment, dataset.fingerprint)
+    if distributed.leads():
+        committed = checkpoint.committed_steps(folder / checkpoint.FOLDER)
+        going_on = committed[-1] if committed else 0
+        workdir.claim(folder, experiment, dataset.fingerprint, init_from, going_on)
+        tokenizer.save(folder / workdir.TOKENIZER)
+        workdir.store_datacard(folder, dataset.datacard)
+    workdir.look(folder)
+    if distributed.count() > 1:
+        host_log.open_log(folder, distributed.index(), distributed.count())
 
     # --- State: restored, taken over, or fresh ------------------------------------------------
-    fresh = functools.partial(init_state, model, optimizer)
-    seed = jnp.uint32(experiment.train.seed)
-    abstract = jax.eval_shape(fresh, seed)
-    placed = sharding.state_sharding(abstract, mesh)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed
-    )
     saver = checkpoint.Checkpoints(folder, experiment.checkpoint)
-    state = saver.restore(abstract)
+    with ledger.within("restore"):
+        state = saver.restore(program.abstract)
     unigram = _unigram(dataset, tokenizer, folder)
     if state is None:
-        state = jax.jit(fresh, out_shardings=placed)(seed)
+        state = program.init(jnp.uint32(experiment.train.seed))
+        # What the first start named holds, also for a restart that does not name it again.
+        init_from = workdir.read_config(folder)[1]["init_from"]
         if init_from is not None:
-            state = state._replace(params=_foreign_params(init_from, experiment, placed.params))
+            state = state._replace(
+                params=_foreign_params(init_from, experiment, program.placed.params)
+            )
         elif experiment.train.head_init == "unigram":
             state = state._replace(params=_with_unigram_head(state.params, unigram))
     start = int(state.step)
     saver.drop_after(start)
+    ledger.goes_on(start)
+    if start < steps:
+        ledger.save()
 
-    # --- The compiled functions ---------------------------------------------------------------
-    replicated = NamedSharding(mesh, P())
-    place = functools.partial(_place, mesh)
-    train_step = jax.jit(
-        make_train_step(model, optimizer, schedule, tokenizer, experiment),
-        donate_argnums=0,
-        out_shardings=(placed, replicated),
-    )
-    eval_step = jax.jit(
-        make_eval_step(model, tokenizer, experiment.masking), out_shardings=replicated
-    )
-    validation = _validation(experiment, dataset, tokenizer, unigram, eval_step, place)
-
+    # --- What feeds it ------------------------------------------------------------------------
+    rows = Rows(program.batch_sharding, experiment.train.global_batch)
+    _log.info("reads rows %s of every batch of %d", rows.own.tolist(), drawing["global_batch"])
+    left_out = workdir.left_out(workdir.read_config(folder)[1])
+    validation = _validation(experiment, dataset, program, unigram, ledger.beat)
     batches = data.train_batches(
         dataset,
         tokenizer,
         experiment.data,
-        **order,
+        **drawing,
         start_step=start,
         stop_step=steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        left_out=left_out,
+        rows=rows.own.tolist(),
     )
     flops = experiment.train.global_batch * throughput.train_flops_per_sequence(
         experiment.model, tokenizer.vocab_size, experiment.data.sequence_length,
@@ -119,61 +141,62 @@ def pretrain(experiment: Experiment, folder: pathlib.Path, init_from: str | None
 
     # --- The loop -----------------------------------------------------------------------------
     stop = StopSignal()
-    writer = MetricsWriter(folder, start)
-    log = _Log(writer, experiment, tokens_per_step, flops, peak)
+    stop_step = distributed.StopStep(lambda: stop.received is not None, start)
+    writer, bar = outputs(folder, start, steps, experiment.train.eval_every)
+    log = _Log(writer, experiment, tokens_per_step, flops, peak, ledger, left_out)
     try:
-        with ProgressBar(steps, start, experiment.train.eval_every) as bar:
-            _announce(bar, experiment, abstract.params, mesh, start)
+        with bar:
+            _announce(bar, program, experiment.name, start)
             step = start
-            for tokens in _ahead(batches, place):
-                state, metrics = train_step(state, tokens)
+            for tokens in ledger.feeding(_ahead(batches, rows.place)):
+                state, metrics = program.train_step(state, tokens)
+                ledger.dispatched(metrics["loss"])
                 step += 1
                 log.push(step, metrics, bar)
-                at_end, stopped = step == steps, stop.received is not None
+                at_end, stopped = step == steps, stop_step.reached(step)
                 evaluate = step % experiment.train.eval_every == 0 or at_end
                 save = step % experiment.checkpoint.every == 0 or at_end or stopped
                 if evaluate or save:
                     log.drain(bar)
                 if evaluate and validation is not None:
-                    row = validation(state.params)
+                    with ledger.within("eval"):
+                        row = validation(state.params)
                     head = {"split": "validation", "step": step, "tokens": step * tokens_per_step}
                     writer.write({**head, **row})
                     bar.say(_validation_line(step, row))
-                if save:
-                    writer.sync()
-                    saver.save(state, experiment, {"tokens": step * tokens_per_step})
+                if save and _rows_are_safe(writer, step):
+                    with ledger.within("save"):
+                        saver.save(state, experiment, {"tokens": step * tokens_per_step})
+                    ledger.save()
                 if evaluate or save:
                     log.restart_clock()
                 if stopped:
                     break
+            ledger.enter("save")
+            writer.sync()
             saver.commit(state, experiment, {"tokens": step * tokens_per_step})
         if step < steps:
             bar.say(f"stopped by a signal at step {step}; saved. Run the same command to go on.")
             return PREEMPTED
-        write_atomically(folder / workdir.DONE, f"step {step}\n")
+        if distributed.leads():
+            write_atomically(folder / workdir.DONE, f"step {step}\n")
         return FINISHED
+    except DivergedError:
+        raise  # all processes come here, and go on together
+    except BaseException as error:
+        distributed.fail(error)  # before anything below waits for other processes
+        raise
     finally:
+        stop_step.close()
         stop.restore()
         writer.close()
         saver.close()
 
 
-def _check(experiment: Experiment) -> None:
-    length, longest = experiment.data.sequence_length, experiment.model.max_positions
-    if length > longest:
-        raise ConfigError(
-            f"data.sequence_length={length} exceeds model.max_positions={longest} tokens"
-        )
-    for name in ("steps", "global_batch", "accumulate", "log_every", "eval_every"):
-        if getattr(experiment.train, name) < 1:
-            raise ConfigError(f"train.{name}={getattr(experiment.train, name)}: at least 1")
-    if experiment.checkpoint.every < 1 or experiment.checkpoint.keep < 1:
-        raise ConfigError("checkpoint.every and checkpoint.keep are at least 1")
-
-
-def _place(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """Global array from this process's rows."""
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, sharding.BATCH), rows)
+def _rows_are_safe(writer: MetricsWriter, step: int) -> bool:
+    """Whether a checkpoint may be saved now: it follows the rows that process 0 writes."""
+    name = f"rows up to step {step}"
+    return distributed.from_leader(name, lambda: "yes" if writer.all_on_disk() else "") == "yes"
 
 
 def _ahead(
@@ -197,16 +220,19 @@ class _Log:
         tokens_per_step: int,
         flops: float,
         peak: float | None,
+        ledger: Ledger,
+        left_out: tuple[tuple[int, int], ...],
     ):
         self._writer, self._train = writer, experiment.train
         self._limit = experiment.optim.nonfinite_limit
         self._tokens, self._flops, self._peak = tokens_per_step, flops, peak
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._skipped = 0
+        self._ledger, self._left_out = ledger, left_out
         self.restart_clock()
 
     def restart_clock(self) -> None:
         self._since, self._steps = time.perf_counter(), 0
+        self._input = self._ledger.input_seconds
 
     def push(self, step: int, metrics: dict[str, jax.Array], bar: ProgressBar) -> None:
         self.drain(bar)
@@ -217,13 +243,17 @@ class _Log:
             return
         step, device_metrics = self._pending
         self._pending = None
+        asked = time.perf_counter()
         values = jax.device_get(device_metrics)
         now = time.perf_counter()
+        self._ledger.finished(now - asked)
         self._steps += 1
-        skipped, in_a_row = int(values["skipped"]), int(values["skipped_in_a_row"])
-        if skipped > self._skipped and in_a_row:
-            bar.say(f"step {step}: non-finite gradient, step skipped ({skipped} so far)")
-        self._skipped = skipped
+        skipped, spikes = int(values["skipped"]), int(values.get("spikes", 0))
+        in_a_row = int(values["skipped_in_a_row"])
+        if in_a_row:
+            finite = np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"])
+            reason = "a spike of the gradient norm" if finite else "non-finite gradient"
+            bar.say(f"step {step}: {reason}, step skipped ({skipped + spikes} so far)")
         if step % self._train.log_every == 0 or step == self._train.steps:
             seconds = (now - self._since) / self._steps
             row: dict[str, Any] = {
@@ -237,14 +267,23 @@ class _Log:
                 "tokens_per_s": self._tokens / seconds,
                 "mfu": self._flops / seconds / self._peak if self._peak else None,
                 "seconds": seconds,
+                "input_wait": (self._ledger.input_seconds - self._input) / self._steps,
+                "goodput": self._ledger.summary(),
             }
+            if "spikes" in values:
+                row["spikes"] = spikes
+            if skip := order.left_out(self._left_out, step - 1):
+                row["batches_left_out"] = skip
             self._writer.write(row)
             bar.update(step, row)
-            self._since, self._steps = now, 0
+            self.restart_clock()
         if in_a_row >= self._limit:
             raise DivergedError(
-                f"step {step}: {in_a_row} non-finite steps in a row (optim.nonfinite_limit); "
-                "the parameters are those before them. Lower optim.peak_lr or set optim.clip"
+                f"step {step}: {in_a_row} {'skipped' if spikes else 'non-finite'} steps in a row "
+                "(optim.nonfinite_limit); the parameters are those before them. Lower "
+                "optim.peak_lr, set optim.clip, or --optim.on-limit rollback",
+                step,
+                in_a_row,
             )
 
 
@@ -252,10 +291,11 @@ def _unigram(
     dataset: data.WindowDataset, tokenizer: KmerTokenizer, folder: pathlib.Path
 ) -> np.ndarray:
     """Log-probabilities [V] of the training tokens; the counts are kept in the workdir."""
+    if distributed.leads() and workdir.stored_counts(folder) is None:
+        workdir.store_counts(folder, data.unigram_counts(dataset, tokenizer))
+    distributed.barrier("training tokens counted")
     counts = workdir.stored_counts(folder)
-    if counts is None:
-        counts = data.unigram_counts(dataset, tokenizer)
-        workdir.store_counts(folder, counts)
+    assert counts is not None
     return unigram_log_probabilities(counts, tokenizer)
 
 
@@ -273,26 +313,31 @@ def _with_unigram_head(params: Any, unigram: np.ndarray) -> Any:
 def _validation(
     experiment: Experiment,
     dataset: data.WindowDataset,
-    tokenizer: KmerTokenizer,
-    log_probabilities: np.ndarray,
-    eval_step: Callable[..., Any],
-    place: Callable[[np.ndarray], jax.Array],
+    program: Program,
+    unigram: np.ndarray,
+    beat: Callable[[], None],
 ) -> Callable[[Any], dict[str, int | float]] | None:
     """Function from parameters to the validation row; None without a validation split."""
     if not dataset.splits.get("validation"):
         return None
-    unigram = jnp.asarray(log_probabilities)
+    batch = experiment.train.global_batch // experiment.train.accumulate
+    rows = Rows(program.batch_sharding, batch)
+
+    def place(local: np.ndarray) -> jax.Array:
+        beat()
+        return rows.place(local)
 
     def run(params: Any) -> dict[str, int | float]:
         batches = data.eval_batches(
             dataset,
-            tokenizer,
+            program.tokenizer,
             "validation",
-            experiment.train.global_batch // experiment.train.accumulate,
+            batch,
             experiment.data.sequence_length,
             experiment.train.eval_windows,
+            rows.own.tolist(),
         )
-        return validate(eval_step, place, params, batches, unigram)
+        return validate(program.eval_step, place, params, batches, unigram)
 
     return run
 
@@ -314,14 +359,12 @@ def _foreign_params(init_from: str, experiment: Experiment, placed: Any) -> Any:
     return params
 
 
-def _announce(
-    bar: ProgressBar, experiment: Experiment, params: Any, mesh: Mesh, start: int
-) -> None:
-    size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-    axes = " x ".join(f"{name} {count}" for name, count in mesh.shape.items())
+def _announce(bar: ProgressBar, program: Program, name: str, start: int) -> None:
+    size = sum(leaf.size for leaf in jax.tree.leaves(program.abstract.params))
+    axes = " x ".join(f"{name} {count}" for name, count in program.mesh.shape.items())
     device = jax.devices()[0].device_kind
     begin = f"resumes at step {start}" if start else "starts"
-    bar.say(f"{experiment.name}: {size:,} parameters, {axes} on {device}; {begin}")
+    bar.say(f"{name}: {size:,} parameters, {axes} on {device}; {begin}")
 
 
 def _validation_line(step: int, row: dict[str, int | float]) -> str:

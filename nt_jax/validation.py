@@ -32,14 +32,16 @@ def validate(
     eval_step: Callable[..., EvalRows],
     place: Callable[[np.ndarray], jax.Array],
     params: Any,
-    batches: Iterable[tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, " B"], Int[np.ndarray, " B"]]],
-    unigram: jax.Array,
+    batches: Iterable[tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, " B"], Int[np.ndarray, " B"]]],
+    unigram: Float[np.ndarray, " V"],
 ) -> dict[str, int | float]:
-    """Runs the eval step over all batches of (tokens, valid, window number) and summarises."""
+    """Runs the eval step over all batches of (tokens, valid, window number) and summarises.
+
+    `place` makes the array of all rows, [B,T], from the tokens that this process has read.
+    """
     kept: list[EvalRows] = []
     for tokens, valid, index in batches:
-        numbers = place(index.astype(np.int32))
-        rows = eval_step(params, place(tokens), place(valid), numbers, unigram)
+        rows = eval_step(params, place(tokens), valid, index.astype(np.int32), unigram)
         kept.append(jax.tree.map(lambda x, keep=valid: np.asarray(x, np.float64)[keep], rows))
     return summarise(jax.tree.map(lambda *parts: np.concatenate(parts), *kept))
 

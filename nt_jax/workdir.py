@@ -1,14 +1,16 @@
 """What a workdir says about its run: config.json, the baseline's counts, DONE."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import pathlib
+import socket
 from typing import Any
 
 import numpy as np
 
-from nt_jax import mixture
+from nt_jax import distributed, mixture
 from nt_jax.config import Experiment, from_dict, to_dict
 from nt_jax.errors import InputError
 from nt_jax.files import is_temporary, write_atomically
@@ -18,7 +20,10 @@ CONFIG, DONE, TOKENIZER, UNIGRAM = "config.json", "DONE", "tokenizer.json", "uni
 DATACARD = "datacard.json"
 
 # What may change between two starts of one run: it moves no bit of the data order or the masks.
-FREE = ("data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit")
+FREE = (
+    "data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit",
+    "optim.on_limit", "optim.rollback_limit", "train.watchdog_seconds",
+)  # fmt: skip
 
 
 def read_config(workdir: pathlib.Path) -> tuple[Experiment, dict[str, Any]]:
@@ -85,6 +90,58 @@ def claim(
     _write(workdir, record)
 
 
+def left_out(record: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """(step, batches) of each rollback that config.json records; see `order.TrainOrder`."""
+    events = [event for event in record.get("lineage", []) if "batches_left_out" in event]
+    return tuple((event["step"], event["batches_left_out"]) for event in events)
+
+
+def add_to_lineage(workdir: pathlib.Path, event: dict[str, Any]) -> None:
+    """Records in config.json what changed during the run."""
+    record = json.loads((workdir / CONFIG).read_text())
+    _write(workdir, {**record, "lineage": [*record.get("lineage", []), event]})
+
+
+def join(workdir: pathlib.Path, experiment: Experiment, dataset: str) -> None:
+    """Raises InputError, on all processes, where one would not train what process 0 trains.
+
+    They come here with their config and data before process 0 claims the workdir.
+    """
+    mine = {
+        "experiment": to_dict(experiment),
+        "dataset": dataset,
+        "versions": {name: versions()[name] for name in ("nt-jax", "jax")},
+    }
+    theirs = json.loads(distributed.from_leader("start", lambda: json.dumps(mine)))
+    # Copies of the same windows, and who reads them, are each host's own matter.
+    difference = _first_difference(
+        theirs, mine, free=("experiment.data.path", "experiment.data.workers")
+    )
+    complaint = ""
+    if difference:
+        name, had, has = difference
+        complaint = (
+            f"{workdir}: process {distributed.index()} has {name.removeprefix('experiment.')}={has}"
+            f", process 0 {had}; start all processes with the same command and the same data"
+        )
+    distributed.agree("one experiment", complaint)
+
+
+def look(workdir: pathlib.Path) -> None:
+    """Raises InputError, on all processes, where one does not see what process 0 has written."""
+    theirs = distributed.from_leader("workdir claimed", lambda: _digest(workdir / CONFIG))
+    complaint = (
+        f"{workdir}: process {distributed.index()} on {socket.gethostname()} does not see "
+        "process 0's files there; name a folder that all hosts share"
+    )
+    seen = _digest(workdir / CONFIG) == theirs
+    distributed.agree("one workdir", "" if seen else complaint)
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
 def store_datacard(workdir: pathlib.Path, card: dict[str, Any]) -> None:
     """Keeps what the run is trained on, for reports and exports far from the windows."""
     write_atomically(workdir / DATACARD, json.dumps(card, indent=2) + "\n")
@@ -109,14 +166,14 @@ def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def _first_difference(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: tuple[str, ...] = FREE
 ) -> tuple[str, Any, Any] | None:
     for key in new:
         name = f"{prefix}{key}"
-        if name in FREE:
+        if name in free:
             continue
         if isinstance(new[key], dict):
-            found = _first_difference(old[key], new[key], f"{name}.")
+            found = _first_difference(old[key], new[key], f"{name}.", free)
             if found:
                 return found
         elif old.get(key) != new[key]:

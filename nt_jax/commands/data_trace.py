@@ -43,7 +43,12 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--row {row}: a batch has rows 0 to {train.global_batch - 1}")
     tokenizer = experiment.tokenizer.make()
     order = data.train_order(
-        dataset, tokenizer, experiment.data, global_batch=train.global_batch, seed=train.seed
+        dataset,
+        tokenizer,
+        experiment.data,
+        global_batch=train.global_batch,
+        seed=train.seed,
+        left_out=workdir.left_out(record),
     )
     read = data.window_reader(dataset, experiment.data)
     length = (experiment.data.sequence_length - 1) * tokenizer.k

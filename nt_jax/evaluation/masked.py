@@ -56,7 +56,7 @@ def evaluate(
     counts = workdir.stored_counts(folder)
     if counts is None:
         raise InputError(f"{folder}: no {workdir.UNIGRAM} with the training split's token counts")
-    unigram = jnp.asarray(unigram_log_probabilities(counts, tokenizer))
+    unigram = unigram_log_probabilities(counts, tokenizer)
     step_function = jax.jit(
         make_eval_step(build_model(experiment.model, tokenizer), tokenizer, experiment.masking)
     )

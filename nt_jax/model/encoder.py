@@ -78,12 +78,12 @@ def embed_tokens(
 def feed_forward(config: ModelConfig, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """fc1 -> activation -> fc2; gated: the activated first half of fc1 times its second half."""
     with hk.name_scope("ffn"):
-        columns = config.ffn_dim * (2 if config.ffn_gated else 1)
-        hidden = Linear(columns, bias=config.ffn_bias, name="fc1")(x)
+        parts = 2 if config.ffn_gated else 1
+        fc1 = Linear(parts * config.ffn_dim, parts=parts, bias=config.ffn_bias, name="fc1")
+        hidden = fc1(x)
         activation = _ACTIVATIONS[config.ffn_activation]
         if config.ffn_gated:
-            first, second = jnp.split(hidden, 2, axis=-1)
-            hidden = activation(first) * second
+            hidden = activation(hidden[..., 0, :]) * hidden[..., 1, :]
         else:
             hidden = activation(hidden)
         return Linear(config.embed_dim, bias=config.ffn_bias, name="fc2")(hidden)

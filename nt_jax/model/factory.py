@@ -45,6 +45,9 @@ from nt_jax.tokenizers import KmerTokenizer
 Params = Any
 """Haiku parameters: {module: {name: float32 array}}, listed above."""
 
+Getter: TypeAlias = Callable[..., Any]
+"""(next getter, value, haiku.GetterContext) -> what the layer gets; see `as_stored`."""
+
 Interceptor: TypeAlias = Callable[..., Any]
 """(method, args, kwargs, haiku.MethodContext) -> what the method returns; see `unchanged`."""
 
@@ -73,17 +76,24 @@ def unchanged(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) ->
     return call(*args, **kwargs)
 
 
+def as_stored(following: Callable[..., Any], value: Any, context: Any) -> Any:
+    """The getter that does nothing."""
+    return following(value)
+
+
 def build_model(
     model: ModelConfig,
     tokenizer: KmerTokenizer,
     attend: AttentionFunction = dense_attention,
     intercept: Interceptor = unchanged,
+    getter: Getter = as_stored,
 ) -> Model:
     """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together.
 
     `attend` computes attention wherever no maps are asked for. `intercept` stands around every
     call of a module (`haiku.intercept_methods`): adapters of fine-tuning change inputs and outputs
-    of projections there, and their parameters are listed beside those of the projection.
+    of projections there, and their parameters are listed beside those of the projection. `getter`
+    sees every parameter before its layer does (`haiku.custom_getter`).
     """
     _check(model)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad_id, tokenizer.mask_id)
@@ -112,7 +122,7 @@ def build_model(
 
     def functions() -> Any:
         template, *parts = (
-            _below_nt(function, intercept)
+            _below_nt(function, intercept, getter)
             for function in (everything, hidden_states, lambda x: head(x)[0])
         )
         return template, (*parts, template)
@@ -128,9 +138,11 @@ def build_model(
     return Model(init, *map(_deterministic, transformed.apply))
 
 
-def _below_nt(function: Callable[..., Any], intercept: Interceptor) -> Callable[..., Any]:
+def _below_nt(
+    function: Callable[..., Any], intercept: Interceptor, getter: Getter
+) -> Callable[..., Any]:
     def scoped(*args: Any, **kwargs: Any) -> Any:
-        with hk.name_scope("nt"), hk.intercept_methods(intercept):
+        with hk.name_scope("nt"), hk.intercept_methods(intercept), hk.custom_getter(getter):
             return function(*args, **kwargs)
 
     return scoped

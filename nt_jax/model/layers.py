@@ -18,32 +18,37 @@ class Linear(hk.Module):
     """Affine map of the last axis; weights are cast to the dtype of the input.
 
     Default initialisation is Haiku's: truncated normal with standard deviation 1/sqrt(fan_in),
-    biases zero.
+    biases zero. With `parts` the columns are so many equal groups, and the output has an axis for
+    them: [..., parts, size / parts].
     """
 
     def __init__(
         self,
         size: int,
         *,
+        parts: int = 1,
         bias: bool = True,
         w_init: hk.initializers.Initializer | None = None,
         b_init: hk.initializers.Initializer = jnp.zeros,
         name: str,
     ):
         super().__init__(name=name)
-        self.size, self.bias, self.w_init, self.b_init = size, bias, w_init, b_init
+        self.size, self.parts, self.bias = size, parts, bias
+        self.w_init, self.b_init = w_init, b_init
 
     def __call__(
         self, x: Float[Array, "... I"], out_dtype: DTypeLike | None = None
-    ) -> Float[Array, "... O"]:
-        """Projects; `out_dtype` (default: that of x) is also the dtype of the sums."""
+    ) -> Float[Array, "..."]:
+        """Projects to [..., size]; `out_dtype` (default: that of x) is that of the sums too."""
         fan_in = x.shape[-1]
         w_init = self.w_init or hk.initializers.TruncatedNormal(stddev=fan_in**-0.5)
         w = hk.get_parameter("w", [fan_in, self.size], PARAM_DTYPE, init=w_init)
-        y = jnp.matmul(x, w.astype(x.dtype), preferred_element_type=out_dtype)
+        columns = [self.size] if self.parts == 1 else [self.parts, self.size // self.parts]
+        w = w.astype(x.dtype).reshape(fan_in, *columns)
+        y = jnp.tensordot(x, w, axes=1, preferred_element_type=out_dtype)
         if self.bias:
             b = hk.get_parameter("b", [self.size], PARAM_DTYPE, init=self.b_init)
-            y += b.astype(y.dtype)
+            y += b.astype(y.dtype).reshape(columns)
         return y
 
 

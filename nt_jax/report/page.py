@@ -18,6 +18,8 @@ from nt_jax.report import plots, probe_plots
 from nt_jax.report.elements import document, facts, figure, number, section, stacked, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
+from nt_jax.report.time_spent import time_spent
+from nt_jax.workdir import left_out
 
 PAGE = "report.html"
 _LABELS = {
@@ -50,6 +52,7 @@ def render(run: Run) -> str:
         section("In short", facts(_headline(run))),
         section("Training", _training(run)),
         section("Validation", _validations(run)),
+        section("Where the time went", time_spent(run)),
         section("Probes", _probes(run)),
         section("Data", _data(run)),
         section("Configuration", _configuration(run)),
@@ -117,6 +120,12 @@ def _headline(run: Run) -> list[tuple[str, str]]:
     skipped = column(run.train, "skipped")
     if np.isfinite(skipped).any() and np.nanmax(skipped) > 0:
         rows.append(("Skipped steps (non-finite)", f"{int(np.nanmax(skipped)):,}"))
+    spikes = column(run.train, "spikes")
+    if np.isfinite(spikes).any() and np.nanmax(spikes) > 0:
+        rows.append(("Skipped steps (spikes)", f"{int(np.nanmax(spikes)):,}"))
+    if rolled_back := left_out(run.record):
+        batches = sum(number for _, number in rolled_back)
+        rows.append(("Rollbacks", f"{len(rolled_back)}, {batches:,} batches left out"))
     return rows
 
 

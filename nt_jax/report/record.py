@@ -11,6 +11,7 @@ from jaxtyping import Float
 from nt_jax.config import Experiment
 from nt_jax.errors import InputError
 from nt_jax.evaluation.summary import RESULTS, read_results
+from nt_jax.ledger import Life, read_lives, totals
 from nt_jax.metrics import read_metrics
 from nt_jax.workdir import DATACARD, DONE, read_config
 
@@ -33,6 +34,8 @@ class Run:
     """Entries of all probe.json under WORKDIR/probe."""
     datacard: dict[str, Any] | None
     """Data card of the training windows, None when it cannot be found."""
+    lives: list[Life]
+    """Lines of goodput.jsonl."""
     finished: bool
     """Whether DONE exists."""
     problems: list[str]
@@ -67,6 +70,7 @@ def read_run(folder: pathlib.Path) -> Run:
         evaluations=evaluations,
         probes=_probes(folder, problems),
         datacard=_datacard(folder, experiment, problems),
+        lives=_lives(folder, problems),
         finished=(folder / DONE).exists(),
         problems=problems,
     )
@@ -82,6 +86,16 @@ def _metrics(folder: pathlib.Path, problems: list[str]) -> list[Row]:
         return read_metrics(folder)
     except ValueError as error:
         problems.append(f"metrics.jsonl: {error}")
+        return []
+
+
+def _lives(folder: pathlib.Path, problems: list[str]) -> list[Life]:
+    try:
+        lives = read_lives(folder)
+        totals(lives)
+        return lives
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"goodput.jsonl: {error}")
         return []
 
 

@@ -24,7 +24,7 @@ def config():
         checkpoint=CheckpointConfig(every=20, keep=2),
     )
 """
-TIMINGS = ("tokens_per_s", "mfu", "seconds")
+TIMINGS = ("tokens_per_s", "mfu", "seconds", "input_wait", "goodput")
 
 
 def make_experiment(folder: pathlib.Path) -> pathlib.Path:
@@ -34,12 +34,17 @@ def make_experiment(folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def make_dataset(folder: pathlib.Path, bases: int = 40_000) -> pathlib.Path:
-    """Builds a dataset from a random genome with two contigs, the second for validation."""
+def make_dataset(folder: pathlib.Path, bases: int = 40_000, n_every: int = 0) -> pathlib.Path:
+    """Builds a dataset from a random genome with two contigs, the second for validation.
+
+    With `n_every` there is an N at so many bases of the first.
+    """
     rng = np.random.default_rng(0)
     with (folder / "random.fa").open("w") as fasta:
         for name, length in (("one", bases), ("two", bases // 4)):
             letters = rng.choice(list("ACGT"), length, p=[0.4, 0.1, 0.2, 0.3])
+            if n_every and name == "one":
+                letters[n_every::n_every] = "N"
             fasta.write(f">{name}\n{''.join(letters)}\n")
     recipe = "window=128,stride=100,jitter=8,tokens=33"
     build([folder / "random.fa"], folder / "data", recipe=recipe, validation=["two"])
@@ -68,3 +73,27 @@ def rows(workdir: pathlib.Path) -> list[dict]:
     """Rows of metrics.jsonl without their timings."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def make_poisoned(folder: pathlib.Path) -> pathlib.Path:
+    """A workdir for --init-from whose embedding of N is infinite: a batch with an N is not finite.
+
+    Every other batch is sound, and nothing but data and weights is needed for it.
+    """
+    import jax
+
+    from nt_jax import workdir
+    from nt_jax.checkpoint import save_params
+    from nt_jax.model.factory import build_model
+
+    name: dict = {}
+    exec((folder / "tiny.py").read_text(), name)
+    experiment = name["config"]()
+    tokenizer = experiment.tokenizer.make()
+    params = jax.tree.map(
+        np.array, build_model(experiment.model, tokenizer).init(jax.random.key(5))
+    )
+    params["nt/embed/token"]["embeddings"][tokenizer.tokens.index("N")] = np.inf
+    workdir.create(folder / "poisoned", experiment, {"dataset": "none", "init_from": None})
+    save_params(folder / "poisoned", params, experiment, {"tokens": 0})
+    return folder / "poisoned"

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import json
 import pathlib
 import random
 import resource
@@ -274,3 +275,58 @@ def test_names_of_checkpoints(workdir):
         find_step(workdir, 5)
     with pytest.raises(InputError, match="no committed checkpoint"):
         find_step(workdir / "checkpoints")
+
+
+def damaged(content: bytes, how: str, rng: random.Random) -> bytes:
+    if how == "flip":
+        place, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
+        return content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+    return content[: rng.randrange(len(content))]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_damage_to_any_file_gives_the_older_step_or_the_very_same_state(saved, tmp_path, seed):
+    """Every file of a checkpoint in turn, one flipped byte or a cut at a random place."""
+    rng = random.Random(seed)
+    abstract, _ = abstract_and_state()
+    last = saved / "checkpoints" / "3"
+    files = sorted(path for path in last.rglob("*") if path.is_file())
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    saver = Checkpoints(run, CheckpointConfig(keep=3))
+    whole = saver.restore(abstract)
+    outcomes = collections.Counter()
+    for path in files:
+        how = rng.choice(("flip", "flip", "cut"))
+        victim = run / path.relative_to(saved)
+        victim.write_bytes(damaged(path.read_bytes(), how, rng))
+        found = saver.restore(abstract)
+        outcomes[int(found.step)] += 1
+        if int(found.step) == 3:
+            jax.tree.map(np.testing.assert_array_equal, found, whole)
+        else:
+            assert int(found.step) == 2, path
+        victim.write_bytes(path.read_bytes())
+    saver.close()
+    assert outcomes[2] > 5, outcomes
+    assert outcomes[3] > 5, outcomes
+
+
+def test_a_flipped_byte_in_the_experiment_makes_no_other_model(workdir):
+    """Two heads or four have the same shapes: nothing but its digest tells."""
+    meta = workdir / "checkpoints" / "3" / "meta" / "metadata"
+    text = meta.read_text()
+    assert text.count('"num_heads": 2') == 1
+    meta.write_text(text.replace('"num_heads": 2', '"num_heads": 4'))
+    assert int(restored(workdir)[0].step) == 2
+    with pytest.raises(InputError, match=r"damaged checkpoint .*meta differs"):
+        restore_params(workdir)
+
+
+def test_checkpoints_of_before_the_digest_are_read(workdir):
+    meta = workdir / "checkpoints" / "3" / "meta" / "metadata"
+    said = json.loads(meta.read_text())
+    del said["digest"]
+    meta.write_text(json.dumps(said))
+    assert int(restored(workdir)[0].step) == 3
+    assert restore_params(workdir)[1] == 3

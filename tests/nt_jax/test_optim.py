@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from nt_jax.config import ConfigError, OptimConfig
-from nt_jax.optim import is_decayed, learning_rate, optimizer
+from nt_jax.optim import applied, is_decayed, learning_rate, optimizer, skips
 
 
 def test_published_schedule():
@@ -77,3 +77,55 @@ def test_a_non_finite_step_never_reaches_parameters_or_moments(bad):
     assert float(optax.global_norm(updates)) > 0
     assert int(state.notfinite_count) == 0
     assert int(state.total_notfinite) == 39
+
+
+SPIKES = OptimConfig(spike_factor=3.0, spike_window=4, clip=1.0)
+
+
+def gradients(size: float):
+    return jax.tree.map(lambda x: size * jnp.ones_like(x), PARAMS)
+
+
+def test_a_spike_never_reaches_parameters_or_moments_and_is_counted():
+    rule = optimizer(SPIKES, 100)
+    state = rule.init(PARAMS)
+    for size in (0.1, 0.9, 0.1, 0.1):  # while the mean has few steps nothing is a spike
+        _, state = rule.update(gradients(size), state, PARAMS)
+    assert {name: int(count) for name, count in skips(state).items()} == {
+        "skipped": 0, "spikes": 0, "skipped_in_a_row": 0,
+    }  # fmt: skip
+    mean = np.mean([float(optax.global_norm(gradients(size))) for size in (0.1, 0.9, 0.1, 0.1)])
+    assert float(state.inner_state.mean) == pytest.approx(mean, rel=1e-5)
+    before = state.inner_state
+    for count in (1, 2):
+        updates, state = rule.update(gradients(1.0), state, PARAMS)
+        assert float(optax.global_norm(updates)) == 0
+        assert int(skips(state)["spikes"]) == int(skips(state)["skipped_in_a_row"]) == count
+    jax.tree.map(np.testing.assert_array_equal, before.inner_state, state.inner_state.inner_state)
+    assert float(state.inner_state.mean) == float(before.mean)
+    updates, state = rule.update(gradients(0.8), state, PARAMS)  # below three times the mean
+    assert float(optax.global_norm(updates)) > 0
+    assert int(skips(state)["skipped_in_a_row"]) == 0
+    assert int(applied(jnp.int32(7), state)) == 5
+
+
+def test_spikes_and_non_finite_steps_are_told_apart():
+    rule = optimizer(SPIKES, 100)
+    state = rule.init(PARAMS)
+    for size in (0.1, 0.1, 0.1, 0.1, jnp.nan, 9.0):
+        _, state = rule.update(gradients(size), state, PARAMS)
+    counts = skips(state)
+    assert int(counts["skipped"]) == int(counts["spikes"]) == 1
+    assert int(applied(jnp.int32(6), state)) == 4
+
+
+def test_without_spikes_the_state_is_the_one_of_older_checkpoints():
+    state = optimizer(OptimConfig(), 100).init(PARAMS)
+    assert isinstance(state.inner_state, tuple)
+    assert not hasattr(state.inner_state, "mean")
+    assert "spikes" not in skips(state)
+
+
+def test_a_spike_factor_that_skips_everything_is_refused():
+    with pytest.raises(ConfigError, match="spike_factor is above 1"):
+        optimizer(OptimConfig(spike_factor=0.5), 10)

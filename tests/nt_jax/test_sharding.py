@@ -1,15 +1,13 @@
 """Sharding changes speed, not results: loss, gradients and masks on eight fake devices."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nt_jax import optim, sharding
+from nt_jax import sharding
 from nt_jax.config import (
     ConfigError,
     DataConfig,
@@ -17,15 +15,16 @@ from nt_jax.config import (
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    TokenizerConfig,
     TrainConfig,
 )
-from nt_jax.model.factory import build_model
-from nt_jax.step import init_state, make_train_step
+from nt_jax.program import build
 from nt_jax.tokenizers import KmerTokenizer
 
 TOKENIZER = KmerTokenizer(k=3, vocabulary="v2")
 EXPERIMENT = Experiment(
     name="sharding",
+    tokenizer=TokenizerConfig(k=3),
     model=ModelConfig(num_layers=2, num_heads=4, embed_dim=32, ffn_dim=64, max_positions=64),
     data=DataConfig(sequence_length=32),
     optim=OptimConfig(schedule="constant", warmup_steps=0, peak_lr=1e-3, clip=1.0),
@@ -40,25 +39,15 @@ def tokens(step: int) -> np.ndarray:
     return rows
 
 
-def run(mesh_config: MeshConfig, devices: int, experiment: Experiment = EXPERIMENT, steps=6):
+def run(mesh: MeshConfig, devices: int, experiment: Experiment = EXPERIMENT, steps=6):
     """Loss curve, gradient norms and final state of a few steps on a mesh."""
-    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
-    model = build_model(experiment.model, TOKENIZER)
-    rule = optim.optimizer(experiment.optim, 10)
-    fresh = functools.partial(init_state, model, rule, 0)
-    placed = sharding.state_sharding(jax.eval_shape(fresh), mesh)
-    state = jax.jit(fresh, out_shardings=placed)()
-    step = jax.jit(
-        make_train_step(
-            model, rule, optim.learning_rate(experiment.optim, 10), TOKENIZER, experiment
-        ),
-        donate_argnums=0,
-        out_shardings=(placed, NamedSharding(mesh, P())),
-    )
+    experiment = dataclasses.replace(experiment, mesh=mesh)
+    program = build(experiment, jax.devices()[:devices])
+    state = program.init(np.uint32(0))
     curve = []
     for number in range(steps):
-        batch = jax.device_put(tokens(number), NamedSharding(mesh, sharding.BATCH))
-        state, metrics = step(state, batch)
+        batch = jax.device_put(tokens(number), program.batch_sharding)
+        state, metrics = program.train_step(state, batch)
         curve.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     return np.array(curve), state
 
@@ -68,9 +57,24 @@ def single():
     return run(MeshConfig(), 1)
 
 
-@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 4), (1, 2, 2)])
+MESHES = (
+    {"data": 8},
+    {"slices": 2, "data": 2, "fsdp": 2},
+    {"data": 2, "fsdp": 4},
+    {"data": 2, "fsdp": 2, "tensor": 2},
+    {"data": 1, "tensor": 4},
+    {"data": 1, "sequence": 4},
+    {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
+)
+
+
+def devices_of(axes: dict[str, int]) -> int:
+    return int(np.prod(list(axes.values())))
+
+
+@pytest.mark.parametrize("axes", MESHES, ids=str)
 def test_every_mesh_gives_the_single_device_curve(axes, single):
-    curve, state = run(MeshConfig(data=axes[0], fsdp=axes[1], tensor=axes[2]), int(np.prod(axes)))
+    curve, state = run(MeshConfig(**axes), devices_of(axes))
     # float32 rounding of sums taken in another order, over six optimizer steps.
     np.testing.assert_allclose(curve, single[0], rtol=2e-5)
     for mine, reference in zip(
@@ -80,10 +84,38 @@ def test_every_mesh_gives_the_single_device_curve(axes, single):
         np.testing.assert_allclose(mine, reference, atol=5e-4)
 
 
-def test_micro_batches_give_the_whole_batch(single):
+@pytest.mark.parametrize("axes", [{"data": 2}, {"data": 2, "fsdp": 2}], ids=str)
+def test_micro_batches_give_the_whole_batch(axes, single):
     train = dataclasses.replace(EXPERIMENT.train, accumulate=4)
-    curve, _ = run(MeshConfig(data=2), 2, dataclasses.replace(EXPERIMENT, train=train))
+    experiment = dataclasses.replace(EXPERIMENT, train=train)
+    curve, _ = run(MeshConfig(**axes), devices_of(axes), experiment)
     np.testing.assert_allclose(curve, single[0], rtol=2e-5)
+
+
+def test_a_model_without_gates_and_with_recomputation_is_sharded_the_same(single):
+    model = dataclasses.replace(
+        EXPERIMENT.model, ffn_gated=False, ffn_bias=True, positions="learned", remat="full"
+    )
+    experiment = dataclasses.replace(EXPERIMENT, model=model)
+    expected, _ = run(MeshConfig(), 1, experiment)
+    assert abs(expected - single[0]).max() > 1e-3
+    curve, _ = run(MeshConfig(data=1, fsdp=2, tensor=2), 4, experiment)
+    np.testing.assert_allclose(curve, expected, rtol=2e-5)
+
+
+def test_validation_gives_the_same_rows_on_every_mesh():
+    rows = tokens(0)
+    arguments = rows, np.arange(16) < 13, np.arange(16, dtype=np.int32)
+    found = []
+    for axes in ({"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}, {"slices": 2, "sequence": 2}):
+        experiment = dataclasses.replace(EXPERIMENT, mesh=MeshConfig(**{"data": 1} | axes))
+        program = build(experiment, jax.devices()[: devices_of(axes)])
+        params = program.init(np.uint32(0)).params
+        placed = [jax.device_put(x, program.batch_sharding) for x in arguments]
+        unigram = np.full(TOKENIZER.vocab_size, -4.0, np.float32)
+        found.append(program.eval_step(params, *placed, unigram))
+    for other in found[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other, found[0])
 
 
 def test_parameters_and_moments_are_really_sharded():
@@ -106,7 +138,7 @@ def test_bfloat16_compute_keeps_parameters_moments_and_updates_float32():
 
 def test_the_data_axis_takes_the_devices_that_are_left():
     mesh = sharding.make_mesh(MeshConfig(data=-1, tensor=2))
-    assert dict(mesh.shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert dict(mesh.shape) == {"slices": 1, "data": 4, "fsdp": 1, "sequence": 1, "tensor": 2}
 
 
 def test_wrong_meshes_and_batches_are_refused():

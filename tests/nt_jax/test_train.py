@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -169,8 +170,14 @@ def test_init_from_starts_with_the_weights_of_another_run(folder, reference):
         *train(folder, "continued", "--init-from", f"{reference}@240", "--train.steps", "20")
     )
     assert done.returncode == 0, done.stderr
-    first = rows(folder / "continued")[0]["loss"]
-    assert first < rows(reference)[0]["loss"] - 0.05
+    curve = rows(folder / "continued")
+    assert curve[0]["loss"] < rows(reference)[0]["loss"] - 0.05
+    # As if killed before its first checkpoint, and started again without the flag.
+    (folder / "continued" / "DONE").unlink()
+    shutil.rmtree(folder / "continued" / "checkpoints")
+    again = run(*train(folder, "continued", "--train.steps", "20"))
+    assert again.returncode == 0, again.stderr
+    assert rows(folder / "continued") == curve
     wrong = run(*train(folder, "wrong", "--init-from", reference, "--model.embed-dim", "32"))
     assert wrong.returncode == 2
     assert "model.embed_dim is 16 there, 32 here" in wrong.stderr

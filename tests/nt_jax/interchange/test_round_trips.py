@@ -126,6 +126,7 @@ def test_a_workdir_from_before_the_compatibility_settings(imported, tmp_path):
         values = json.loads(path.read_text())
         assert values["experiment"]["model"].pop("rotary_angles") == "float32"
         assert values["experiment"]["tokenizer"].pop("letters") == "any"
+        values.pop("digest", None)  # of the checkpoint's meta, which was younger still
         path.write_text(json.dumps(values))
     model = nt_jax.load(old)
     assert model.config == nt_jax.load(imported[0]).config == workdirs.read_config(old)[0]

@@ -10,6 +10,7 @@ import pytest
 
 from nt_jax.config import DataConfig, Experiment, ModelConfig, TokenizerConfig, TrainConfig, to_dict
 from nt_jax.errors import InputError
+from nt_jax.ledger import PHASES
 from nt_jax.report.page import write_report
 from nt_jax.report.plots import smooth, thin, tokens_text
 
@@ -285,3 +286,39 @@ def test_smooth_is_a_mean_of_neighbours():
 )
 def test_tokens_text(count: float, text: str):
     assert tokens_text(count) == text
+
+
+def life(began: float, ended: float, ending: str, **seconds: float) -> dict[str, Any]:
+    return {
+        "began": began, "ended": ended, "first_step": 0, "last_step": 500, "ending": ending,
+        "seconds": dict.fromkeys(PHASES, 0.0) | seconds,
+    }  # fmt: skip
+
+
+def test_where_the_time_went(tmp_path):
+    folder = workdir(tmp_path / "run")
+    lines = [
+        life(0.0, 300.0, "killed", step=240.0, compile=40.0, start_up=20.0),
+        life(400.0, 700.0, "finished", idle=100.0, step=200.0, lost=80.0, input=60.0, save=40.0),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "goodput.jsonl").write_text(text)
+    page = read(folder)
+    assert "Goodput 51.4%" in page.text  # 360 s of kept steps, 700 s in all
+    assert "steps done again after a restart or rollback 80.0 s 11.4%" in page.text
+    assert "all, since the first start 11.7 min 100%" in page.text
+    assert "2 lives of the process" in page.text
+    assert "1970-01-01 00:06:40 0 to 500 5.0 min 3.3 min 80.0 s finished" in page.text
+    (folder / "goodput.jsonl").write_text("{}\n")
+    assert "Could not be read: goodput.jsonl" in read(folder).text
+
+
+def test_rollbacks_and_spikes_are_in_the_headline(tmp_path):
+    folder = workdir(tmp_path / "run")
+    write_rows(folder, [row | {"spikes": 3} for row in rows(50)])
+    config = json.loads((folder / "config.json").read_text())
+    config["lineage"] = [{"step": 20, "rolled_back_from": 33, "batches_left_out": 13}]
+    (folder / "config.json").write_text(json.dumps(config))
+    text = read(folder).text
+    assert "Skipped steps (spikes) 3" in text
+    assert "Rollbacks 1, 13 batches left out" in text

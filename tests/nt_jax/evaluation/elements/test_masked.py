@@ -29,7 +29,7 @@ def sums(loaded, windows, unigram) -> MaskedSums:
 def test_all_tokens_are_those_of_evaluate(loaded, windows, unigram, sums):
     step = jax.jit(make_eval_step(loaded.model, loaded.tokenizer, loaded.config.masking))
     batches = ((b.tokens, b.valid, b.number) for b in windows.batches(7, seed=0))
-    whole = validate(step, jnp.asarray, loaded.params, batches, jnp.asarray(unigram))
+    whole = validate(step, jnp.asarray, loaded.params, batches, unigram)
     scores = masked_scores(sums, sums, EVERY, seed=0)
     for name in ("mask_loss", "mask_perplexity", "mask_accuracy", "unigram_mask_loss"):
         assert scores[name].value == pytest.approx(whole[name], rel=1e-5)

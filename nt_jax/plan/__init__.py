@@ -1,0 +1,1 @@
+"""Planning a run: memory, collectives, time and cost on hardware that is not there."""
