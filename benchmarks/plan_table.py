@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--experiment", action="append", help="instead of the usual three")
     parser.add_argument("--topology", action="append", help="instead of the usual five")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "plan.json"
     digest = compiler.source_digest()
     rows = json.loads(path.read_text()) if path.is_file() else []

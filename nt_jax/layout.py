@@ -60,11 +60,12 @@ def layout(mesh: Mesh, model: ModelConfig, attend: Callable[..., Any]) -> Layout
             value = value.astype(dtype)
         if "fsdp" in stored and mesh.shape["fsdp"] > 1:
             value = jax.lax.all_gather(value, "fsdp", axis=stored.index("fsdp"), tiled=True)
-        if "tensor" in stored:
-            # The halves of a gated projection are each split over `tensor`, which one matrix of
-            # both cannot be: it is gathered whole, and a device multiplies with its columns.
-            whole = model.ffn_gated and "/fc1/" in path
-            value = at(value, *("tensor" if a == "tensor" and not whole else None for a in stored))
+        # The halves of a gated projection are each split over `tensor`, which one matrix of both
+        # cannot be: it is gathered whole, and a device multiplies with its columns. What is whole
+        # is marked too: libtpu starts all gradients of a shape as one array of zeros, and the
+        # place of one would become that of the others, and of the activations behind them.
+        whole = model.ffn_gated and "/fc1/" in path
+        value = at(value, *("tensor" if a == "tensor" and not whole else None for a in stored))
         return following(value)
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
