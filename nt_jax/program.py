@@ -22,7 +22,7 @@ from nt_jax.model.factory import build_model
 from nt_jax.step import EvalRows, TrainState, init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 
-# libtpu (0.0.51) stops with an internal error in this pass where a loop over micro-batches scatters
+# libtpu stops with an internal error in this pass where a loop over micro-batches scatters
 # bfloat16 gradients. The program says itself what is summed once a step, so nothing is lost.
 _COMPILER_OPTIONS = {"tpu": {"xla_disable_hlo_passes": "while-loop-all-reduce-code-motion"}}
 
