@@ -176,14 +176,14 @@ def collectives(experiment: Experiment, mesh: dict[str, int]) -> list[Collective
             found.append(Collective(kind, (axis,), mesh[axis], count, whole, sent, True))
 
     layers = model.num_layers
-    gathered = parameters * mesh["fsdp"]
-    passes = 2 if model.remat != "full" else 3
-    add("all-gather", "fsdp", layers * parts * passes, gathered / 4 * wide / layers)
-    add("reduce-scatter", "fsdp", layers * parts, gathered / layers)
+    gathered = parameters * mesh["fsdp"] / 4 * wide / layers
+    passes = 1 if model.remat == "none" else 2  # which keeps what it gathered
+    add("all-gather", "fsdp", layers * parts * passes, gathered)
+    add("reduce-scatter", "fsdp", layers * parts, gathered)
     for axis in ("data", "slices"):
         add("all-reduce", axis, layers, parameters / layers)
     rows = _rows(experiment, mesh) * experiment.data.sequence_length / mesh["sequence"]
-    sums = 4 + 2 * (model.remat == "full")
+    sums = 4 + (model.remat == "full")
     add("all-reduce", "tensor", layers * parts * sums, rows * model.embed_dim * wide)
     keys = 2 * rows * model.num_heads * model.head_size / mesh["tensor"] * wide
     add("all-gather", "sequence", layers * parts * 2, keys * mesh["sequence"])

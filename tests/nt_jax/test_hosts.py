@@ -109,6 +109,20 @@ def test_any_number_of_processes_gives_one_loss_curve(
 
 
 @pytest.mark.slow
+def test_the_tokens_of_a_window_may_lie_on_several_processes(folder, start):
+    even = ("--data.sequence-length", 32, "--train.steps", 12)
+    runs = [
+        start("whole", 1, 1, *even),
+        start("split", 2, 2, *even, "--mesh.data", 1, "--mesh.sequence", 4),
+    ]
+    for run in runs:
+        assert set(run.wait()) == {0}, run.said()
+    assert "sequence 4" in runs[1].said()
+    assert_same_curve(rows(folder / "split"), rows(folder / "whole"))
+    assert runs[0].windows() == runs[1].windows()
+
+
+@pytest.mark.slow
 def test_a_notice_to_one_process_stops_all_and_fewer_go_on_with_the_same_windows(
     folder, start, reference
 ):
