@@ -29,6 +29,10 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from nt_jax import environment  # noqa: E402
+
+environment.quiet()
+
 from disasters import DAMAGE, KINDS, SIGNALS, Event, Life, damage, row_count, strike, wait_for  # noqa: E402
 
 from nt_jax.checkpoint import restore_params  # noqa: E402

@@ -4,7 +4,7 @@ Sources, read in 2026-11: the architecture page of each generation at cloud.goog
 (peak FLOP/s, HBM, interconnect and data-centre network), NVIDIA's data sheets, and jax-ml's
 "How to Scale Your Model" (wrap-around links). Usable memory of TPUs is what libtpu itself
 names as available when a program is too large. Prices are Google Cloud's on-demand list prices in
-the cheapest US region as last known in 2025-11; they change, so `nt-jax plan --price` overrides.
+the cheapest US region as last known in 2025-11, not checked since: `nt-jax plan --price` overrides.
 """
 
 import dataclasses
