@@ -22,9 +22,16 @@ from nt_jax.model.factory import build_model
 from nt_jax.step import EvalRows, TrainState, init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 
-# libtpu stops with an internal error in this pass where a loop over micro-batches scatters
+# libtpu stops with an internal error in the first pass where a loop over micro-batches scatters
 # bfloat16 gradients. The program says itself what is summed once a step, so nothing is lost.
-_COMPILER_OPTIONS = {"tpu": {"xla_disable_hlo_passes": "while-loop-all-reduce-code-motion"}}
+# With its own threshold libtpu makes sums of most scatters, which send twice the bytes over links
+# that are several times slower than the memory in which a gradient is laid out for a scatter.
+_COMPILER_OPTIONS = {
+    "tpu": {
+        "xla_disable_hlo_passes": "while-loop-all-reduce-code-motion",
+        "xla_tpu_relayout_group_size_threshold_for_reduce_scatter": "1",
+    }
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def parameters(model: ModelConfig) -> dict[str, int]:
     }
 
 
-def test_fsdp_gathers_weights_once_a_pass_and_sums_gradients_once(tmp_path):
+def test_fsdp_gathers_weights_once_a_pass_and_scatters_gradients_once(tmp_path):
     gated = dataclasses.replace(V1, ffn_gated=True, ffn_activation="swish", ffn_bias=False)
     found = on_four_chips(MeshConfig(data=1, fsdp=4), gated, tmp_path)
     assert {one.axes for one in found} == {("fsdp",)}
@@ -73,10 +73,12 @@ def test_fsdp_gathers_weights_once_a_pass_and_sums_gradients_once(tmp_path):
         + 2 * sum(size[name] for name in heads)
         + 4 * sum(size[name] for name in tables)
     )
-    # libtpu scatters some gradients and sums others whole; each is exchanged once.
-    summed = sum(one.bytes for one in found if one.kind != "all-gather")
-    gradients = sum(size[name] * (2 if name in blocks | heads else 4) for name in size)
-    assert summed == pytest.approx(gradients, abs=SCALARS)
+    # Gradients of what is gathered are scattered, the small rest is summed; each once.
+    sums = {one.kind: one.bytes for one in found}
+    matrices = 2 * sum(size[name] for name in blocks | heads) + 4 * sum(size[n] for n in tables)
+    rest = 4 * sum(size[name] for name in size.keys() - blocks - heads - tables)
+    assert sums["reduce-scatter"] == matrices
+    assert sums["all-reduce"] == pytest.approx(rest, abs=SCALARS)
 
 
 def test_tensor_sums_activations_twice_a_pass_and_once_more_for_remat(tmp_path):
