@@ -3,7 +3,8 @@
 `small_pretrain.py WORKDIR SCRIPT...`: attempt k of process i does what word k of SCRIPT says, the
 last word for ever: `ok`, `CODE` (all exit with it), `CODE@I` (process I does, the rest hang),
 `kill@I`, `until-term` (saves on SIGTERM, 75), `deaf` (ignores SIGTERM), `saved+WORD` (commits a
-checkpoint first). Process i of attempt k appends its pid and environment to WORKDIR/log-i.
+checkpoint first). Process i of attempt k appends its pid and environment to WORKDIR/log-i, and
+does nothing before all processes have: one that is ended before it has would count wrongly.
 """
 
 import json
@@ -22,6 +23,10 @@ def commit(workdir: pathlib.Path) -> None:
     (saves / str(step) / "_CHECKPOINT_METADATA").touch()
 
 
+def attempts(log: pathlib.Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
 def main() -> int:
     workdir, words = pathlib.Path(sys.argv[1]), sys.argv[2:]
     workdir.mkdir(parents=True, exist_ok=True)
@@ -29,12 +34,16 @@ def main() -> int:
     terminated = []
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
     log = workdir / f"log-{index}"
-    attempt = len(log.read_text().splitlines()) if log.exists() else 0
+    attempt = attempts(log)
     names = ("NT_JAX_COORDINATOR", "NT_JAX_PROCESS_COUNT", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
     seen = {name: os.environ.get(name) for name in names}
     with log.open("a") as file:
         file.write(json.dumps({"pid": os.getpid(), **seen}) + "\n")
     print(f"process {index} attempt {attempt}", file=sys.stderr, flush=True)
+    others = [workdir / f"log-{i}" for i in range(int(seen["NT_JAX_PROCESS_COUNT"] or 1))]
+    end = time.monotonic() + 20
+    while min(map(attempts, others)) <= attempt and time.monotonic() < end:
+        time.sleep(0.01)
     word = words[min(attempt, len(words) - 1)]
     if word.startswith("saved+"):
         if index == 0:

@@ -121,7 +121,7 @@ def test_more_gpus_than_there_are():
 @pytest.mark.parametrize("end", ["kill@1", "1@0", "75", "0@0"])
 def test_one_process_that_ends_takes_the_others_into_the_next_attempt(end, tmp_path, monkeypatch):
     # The others are deaf to SIGTERM: only SIGKILL ends them.
-    monkeypatch.setattr(local, "SAVING_SECONDS", 0.3)
+    monkeypatch.setattr(local, "SAVING_SECONDS", 2.0)
     assert launch(tmp_path, end, "ok", processes=2).code == 0
     first, second = seen(tmp_path, 0)
     assert first["NT_JAX_COORDINATOR"] != second["NT_JAX_COORDINATOR"]
