@@ -7,6 +7,7 @@ import pathlib
 import resource
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
@@ -154,3 +155,8 @@ def test_a_run_on_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, small_
     assert err.count("there is room again, all rows are written") == 1, err
     assert rows(small_disk / "run") == rows(tmp_path / "reference")
     json.loads((small_disk / "run" / "goodput.jsonl").read_text().splitlines()[-1])
+
+
+def test_training_does_not_wait_for_the_import_of_torch():
+    program = "import sys, nt_jax.train; assert 'torch' not in sys.modules; import torch.nn"
+    subprocess.run([sys.executable, "-c", program], check=True)
