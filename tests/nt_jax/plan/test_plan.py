@@ -202,4 +202,4 @@ def test_the_large_experiments_fit_slices_that_are_not_there(
     for one in found["collectives"]:
         sent[tuple(one["axes"])] += one["sent"]
     assert sent[(axis,)] > 0.99 * sum(sent.values())
-    assert found["estimated_hbm_bytes"] == pytest.approx(found["peak_hbm_bytes"], rel=0.3)
+    assert found["estimated_hbm_bytes"] == pytest.approx(found["peak_hbm_bytes"], rel=0.15)
