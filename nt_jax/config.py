@@ -82,6 +82,9 @@ class ModelConfig:
     """LayerNorm after the embedding."""
     layer_norm_epsilon: float = 1e-5
     """Epsilon of every LayerNorm."""
+    attention: Literal["fastest", "dense"] = "fastest"
+    """fastest: a kernel that never lays the scores out, where the device has one and
+    compute_dtype is bfloat16 (nt_jax/model/flash.py); dense: scores in memory, everywhere."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations; parameters, LayerNorm, softmax, logits and loss are always float32."""
     remat: Literal["none", "dots", "full"] = "none"

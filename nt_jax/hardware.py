@@ -49,6 +49,11 @@ class Chip:
     bandwidth_share: float = 0.8
     """Of the bandwidth, what large reads and writes reach: stated, until measured on it."""
 
+    @property
+    def platform(self) -> str:
+        """Of its JAX devices: tpu, gpu or cpu."""
+        return "tpu" if self.dimensions else "cpu" if self.kinds == ("cpu",) else "gpu"
+
 
 # Matrix products of float32 inputs run in bfloat16 on TPUs, and in TF32 on GPUs.
 _tpu = functools.partial(Chip, float32=1.0)

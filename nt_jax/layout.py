@@ -79,9 +79,21 @@ def layout(mesh: Mesh, model: ModelConfig, attend: Callable[..., Any]) -> Layout
         last = "tensor" if name in _COLUMNS else None
         return at(y, None, "sequence", *[None] * (y.ndim - 3), last)
 
-    def attention(query: Any, key: Any, value: Any, bias: Any) -> Any:
-        key, value = (at(x, None, None, "tensor", None) for x in (key, value))
-        return attend(query, key, value, bias)
+    def attention(query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array) -> jax.Array:
+        if not inner:
+            return attend(query, key, value, real)
+        # A kernel cannot be split by the compiler: it is told which queries and heads are here.
+        tensor = "tensor" if query.shape[2] % mesh.shape["tensor"] == 0 else None
+        tokens = "sequence" if query.shape[1] % mesh.shape["sequence"] == 0 else None
+        heads = P(None, None, tensor, None)
+        queries = P(None, tokens, tensor, None)
+        return jax.shard_map(
+            attend,
+            in_specs=(queries, heads, heads, P()),
+            out_specs=queries,
+            axis_names={"sequence", "tensor"},
+            check_vma=False,
+        )(query, key, value, real)
 
     return Layout(getter, intercept, attention)
 

@@ -17,8 +17,8 @@ from jaxtyping import Array, UInt32
 from nt_jax import optim, sharding
 from nt_jax.config import ConfigError, Experiment
 from nt_jax.layout import by_windows, layout, over_windows
-from nt_jax.model.attention import dense_attention
 from nt_jax.model.factory import build_model
+from nt_jax.model.flash import attention_for
 from nt_jax.step import EvalRows, TrainState, init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -71,10 +71,12 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
     tokenizer = experiment.tokenizer.make()
     mesh = sharding.make_mesh(experiment.mesh, devices)
     sharding.check_batch(experiment.train.global_batch, experiment.train.accumulate, mesh)
+    platform = mesh.devices.flat[0].platform
+    attend = attention_for(platform, experiment.model)
     model = build_model(
         experiment.model,
         tokenizer,
-        **layout(mesh, experiment.model, dense_attention)._asdict(),
+        **layout(mesh, experiment.model, attend)._asdict(),
     )
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)
@@ -101,7 +103,7 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
             ),
             donate_argnums=0,
             out_shardings=(placed, replicated),
-            compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+            compiler_options=_COMPILER_OPTIONS.get(platform),
         ),
         eval_step=jax.jit(
             make_eval_step(

@@ -1,11 +1,25 @@
-"""Which rows of a batch a process reads, and how they become one array over all devices."""
+"""Which rows of a batch a process reads, and how they become arrays over all devices, in time."""
 
 import functools
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+
+T = TypeVar("T")
+
+
+def ahead(iterator: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """Takes `depth` items before the first is used: what is dispatched runs meanwhile."""
+    queue = deque(itertools.islice(iterator, depth))
+    while queue:
+        yield queue.popleft()
+        queue.extend(itertools.islice(iterator, 1))
 
 
 class Rows:

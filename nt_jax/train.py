@@ -5,12 +5,10 @@ the host) -> validate -> save. A checkpoint of step k follows the rows of all st
 disk, so a run killed at any moment loses no row and writes none twice.
 """
 
-import itertools
 import logging
 import pathlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +23,7 @@ from nt_jax.ledger import Ledger
 from nt_jax.metrics import MetricsWriter, ProgressBar, outputs
 from nt_jax.program import Program, build
 from nt_jax.rollback import DivergedError, roll_back
-from nt_jax.rows import Rows
+from nt_jax.rows import Rows, ahead
 from nt_jax.runtime import StopSignal
 from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
@@ -36,8 +34,8 @@ LOGITS = "nt/head/logits"
 _log = logging.getLogger("nt_jax.train")
 # Fields of a model that another model may have and still take over its weights.
 _NOT_IN_WEIGHTS = (
-    "compute_dtype", "remat", "token_dropout", "rope_rescale", "rotary_angles", "embed_init_std",
-    "letters",
+    "attention", "compute_dtype", "remat", "token_dropout", "rope_rescale", "rotary_angles",
+    "embed_init_std", "letters",
 )  # fmt: skip
 
 
@@ -148,7 +146,7 @@ def _train(
         with bar:
             _announce(bar, program, experiment.name, start)
             step = start
-            for tokens in ledger.feeding(_ahead(batches, rows.place)):
+            for tokens in ledger.feeding(ahead(map(rows.place, batches))):
                 state, metrics = program.train_step(state, tokens)
                 ledger.dispatched(metrics["loss"])
                 step += 1
@@ -197,17 +195,6 @@ def _rows_are_safe(writer: MetricsWriter, step: int) -> bool:
     """Whether a checkpoint may be saved now: it follows the rows that process 0 writes."""
     name = f"rows up to step {step}"
     return distributed.from_leader(name, lambda: "yes" if writer.all_on_disk() else "") == "yes"
-
-
-def _ahead(
-    batches: Iterable[np.ndarray], place: Callable[[np.ndarray], jax.Array], depth: int = 2
-) -> Iterator[jax.Array]:
-    """Puts batches on the devices `depth` steps before they are used."""
-    iterator = map(place, batches)
-    queue = deque(itertools.islice(iterator, depth))
-    while queue:
-        yield queue.popleft()
-        queue.extend(itertools.islice(iterator, 1))
 
 
 class _Log:

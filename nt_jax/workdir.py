@@ -21,8 +21,8 @@ DATACARD = "datacard.json"
 
 # What may change between two starts of one run: it moves no bit of the data order or the masks.
 FREE = (
-    "data.workers", "data.path", "mesh", "checkpoint", "model.remat", "optim.nonfinite_limit",
-    "optim.on_limit", "optim.rollback_limit", "train.watchdog_seconds",
+    "data.workers", "data.path", "mesh", "checkpoint", "model.remat", "model.attention",
+    "optim.nonfinite_limit", "optim.on_limit", "optim.rollback_limit", "train.watchdog_seconds",
 )  # fmt: skip
 
 

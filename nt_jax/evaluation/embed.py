@@ -7,7 +7,7 @@ are spread over all devices, each of which holds the parameters.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -20,6 +20,7 @@ from nt_jax import sharding
 from nt_jax.config import MeshConfig
 from nt_jax.errors import InputError
 from nt_jax.model.factory import Model, Params
+from nt_jax.rows import ahead
 from nt_jax.tokenizers import KmerTokenizer
 
 Pooling = Literal["mean", "cls", "max"]
@@ -67,11 +68,18 @@ def embed_layers(
     spread = NamedSharding(mesh, sharding.BATCH)
     total = None
     done = 0
-    for part, rows in _batches(windows, tokenizer.pad_id, context, batch_tokens, mesh.size):
-        tokens = jax.device_put(rows, spread)
-        pooled = np.asarray(
-            embed_batch(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id)
-        )
+
+    def dispatched() -> Iterator[tuple[list[_Window], Float[Array, "S B D"]]]:
+        for part, rows in _batches(windows, tokenizer.pad_id, context, batch_tokens, mesh.size):
+            tokens = jax.device_put(rows, spread)
+            yield (
+                part,
+                embed_batch(model, params, tokens, tuple(layers), pooling, tokenizer.pad_id),
+            )
+
+    # The device has the next batch before this one is fetched.
+    for part, on_device in ahead(dispatched()):
+        pooled = np.asarray(on_device)
         if total is None:
             start = -np.inf if pooling == "max" else 0.0
             total = np.full((len(layers), count, pooled.shape[-1]), start, np.float32)

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nt_jax.checkpoint import parse_checkpoint, restore_params
-from nt_jax.config import Experiment
+from nt_jax.config import Experiment, ModelConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embed import BATCH_TOKENS, Bases, Pooling, embed_layers
 from nt_jax.evaluation.results import UNKNOWN_TOKENS
 from nt_jax.model.attention import reference_heads
 from nt_jax.model.factory import Model, Params, build_model
+from nt_jax.model.flash import attention_here
 from nt_jax.tokenizers import KmerTokenizer
 
 HeadNumbers = Literal["true", "reference"]
@@ -71,7 +72,7 @@ class LoadedModel:
     ) -> dict[str, Any]:
         """Logits and what else is asked for; compiled once for each shape and choice of layers.
 
-        `tokens` are integers [B, T], padded with `<pad>` at the end. Returns {"logits": float32
+        `tokens` are integers [B, T]; pads are fastest at the end. Returns {"logits": float32
         [B, T, V], "embeddings": {layer: [B, T, D]} (the last layer's is the output of the head's
         first LayerNorm), "attention": {layer: [B, H, T, T]} (query, key) of `layers`, or of all
         layers when none is named}. Heads count from 0; `heads="reference"` gives them the numbers
@@ -93,7 +94,11 @@ class LoadedModel:
         if heads not in _HEAD_NUMBERS:
             raise InputError(f"heads={heads!r}; known: {', '.join(_HEAD_NUMBERS)}")
         chosen = self.check_layers(layers)
-        return _apply(self.model, self.params, tokens.astype(np.int32), chosen, attention, heads)
+        pads = tokens == self.tokenizer.pad_id
+        # Kernels are told lengths; what has pads elsewhere goes the dense way.
+        at_the_end = not np.any(pads[:, :-1] & ~pads[:, 1:])
+        model = self.model if at_the_end else _dense(self.config.model, self.tokenizer)
+        return _apply(model, self.params, tokens.astype(np.int32), chosen, attention, heads)
 
     def embed(
         self,
@@ -146,7 +151,7 @@ def load(name: str | pathlib.Path) -> LoadedModel:
 def from_params(params: Params, step: int, experiment: Experiment) -> LoadedModel:
     """Joins parameters with the functions that their experiment describes."""
     tokenizer = experiment.tokenizer.make()
-    model = build_model(experiment.model, tokenizer)
+    model = build_model(experiment.model, tokenizer, attention_here(experiment.model))
     return LoadedModel(experiment, params, tokenizer, step, model)
 
 
@@ -154,6 +159,11 @@ def random_like(loaded: LoadedModel, seed: int) -> LoadedModel:
     """Same architecture, freshly initialised: the control that shows what training added."""
     params = jax.jit(loaded.model.init)(jax.random.key(seed))
     return dataclasses.replace(loaded, params=params, step=0)
+
+
+@functools.cache
+def _dense(model: ModelConfig, tokenizer: KmerTokenizer) -> Model:
+    return build_model(model, tokenizer)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers", "attention", "heads"))

@@ -11,6 +11,7 @@ from nt_jax import data, workdir
 from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.errors import InputError
 from nt_jax.model.factory import build_model
+from nt_jax.model.flash import attention_here
 from nt_jax.step import make_eval_step
 from nt_jax.validation import unigram_log_probabilities, validate
 
@@ -57,9 +58,8 @@ def evaluate(
     if counts is None:
         raise InputError(f"{folder}: no {workdir.UNIGRAM} with the training split's token counts")
     unigram = unigram_log_probabilities(counts, tokenizer)
-    step_function = jax.jit(
-        make_eval_step(build_model(experiment.model, tokenizer), tokenizer, experiment.masking)
-    )
+    model = build_model(experiment.model, tokenizer, attention_here(experiment.model))
+    step_function = jax.jit(make_eval_step(model, tokenizer, experiment.masking))
     batches = data.eval_batches(source, tokenizer, split, batch, length, windows)
     result = validate(step_function, jnp.asarray, params, batches, unigram)
     return {

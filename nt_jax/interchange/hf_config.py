@@ -29,7 +29,7 @@ ESM_TOKEN_DROPOUT = 0.15 * 0.8
 _POSITIONS = {"absolute": "learned", "rotary": "rotary"}
 _ACTIVATIONS = {"silu": "swish", "gelu": "gelu"}
 # Settings of a run, not of the weights; kept where they are not the default.
-_RUN_SETTINGS = ("embed_init_std", "compute_dtype", "remat", "rotary_angles")
+_RUN_SETTINGS = ("attention", "embed_init_std", "compute_dtype", "remat", "rotary_angles")
 _RUN_KEY = "nt_jax"
 
 # PyTorch name -> ours; these must be there.

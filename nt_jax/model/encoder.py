@@ -14,14 +14,18 @@ from jaxtyping import Array, Float, Int
 
 from nt_jax.config import ModelConfig
 from nt_jax.errors import InputError
-from nt_jax.model.attention import AttentionFunction, MultiHeadAttention, key_bias
+from nt_jax.model.attention import AttentionFunction, MultiHeadAttention
+from nt_jax.model.flash import saves_kernel
 from nt_jax.model.layers import Embed, LayerNorm, Linear
 from nt_jax.model.rotary import Tables, rotary_tables, rounded_rotary_tables
 
-# What the backward pass of a block finds saved. "dots" keeps the outputs of the projections, not
-# the [B,H,T,T] scores (they are matmuls with batch dimensions), which are what fills the memory.
+# What the backward pass of a block finds saved. "dots" keeps the outputs of the projections and of
+# an attention kernel, not the [B,H,T,T] scores of the dense one (they are matmuls with batch
+# dimensions), which are what fills the memory.
 _REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, saves_kernel
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 _ACTIVATIONS = {
@@ -110,7 +114,7 @@ def encode(
             f"{config.max_positions}: crop it, or build the model with --model.max-positions"
         )
     x = embed_tokens(config, vocabulary, tokens)
-    bias = key_bias(tokens, vocabulary.pad_id)
+    real = tokens != vocabulary.pad_id
     rotary = None
     if config.positions == "rotary":
         # A length that jax.export leaves open has no table of its own, but rows of the longest.
@@ -124,7 +128,7 @@ def encode(
     def block(x: Array) -> tuple[Array, Array | None]:
         normed = LayerNorm(config.layer_norm_epsilon, name="attention_norm")(x)
         mha = MultiHeadAttention(config.num_heads, config.head_size, attend, name="attention")
-        mixed, maps = mha(normed, bias, rotary, maps=bool(attention))
+        mixed, maps = mha(normed, real, rotary, maps=bool(attention))
         x += mixed
         x += feed_forward(config, LayerNorm(config.layer_norm_epsilon, name="ffn_norm")(x))
         return x, maps

@@ -5,6 +5,9 @@ silently make bfloat16 master weights. Here the dtype of a parameter is written 
 (`PARAM_DTYPE`), and the dtype of the activations decides only the dtype of the arithmetic.
 """
 
+import functools
+from typing import Any
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -19,7 +22,8 @@ class Linear(hk.Module):
 
     Default initialisation is Haiku's: truncated normal with standard deviation 1/sqrt(fan_in),
     biases zero. With `parts` the columns are so many equal groups, and the output has an axis for
-    them: [..., parts, size / parts].
+    them: [..., parts, size / parts]. The product is computed with columns of zeros up to a
+    `multiple`, which the output does not have.
     """
 
     def __init__(
@@ -27,13 +31,14 @@ class Linear(hk.Module):
         size: int,
         *,
         parts: int = 1,
+        multiple: int = 1,
         bias: bool = True,
         w_init: hk.initializers.Initializer | None = None,
         b_init: hk.initializers.Initializer = jnp.zeros,
         name: str,
     ):
         super().__init__(name=name)
-        self.size, self.parts, self.bias = size, parts, bias
+        self.size, self.parts, self.multiple, self.bias = size, parts, multiple, bias
         self.w_init, self.b_init = w_init, b_init
 
     def __call__(
@@ -45,11 +50,39 @@ class Linear(hk.Module):
         w = hk.get_parameter("w", [fan_in, self.size], PARAM_DTYPE, init=w_init)
         columns = [self.size] if self.parts == 1 else [self.parts, self.size // self.parts]
         w = w.astype(x.dtype).reshape(fan_in, *columns)
-        y = jnp.tensordot(x, w, axes=1, preferred_element_type=out_dtype)
+        if more := -columns[-1] % self.multiple:
+            w = jnp.pad(w, [(0, 0)] * len(columns) + [(0, more)])
+        y = jnp.tensordot(x, w, axes=1) if out_dtype is None else wide_product(x, w, out_dtype)
+        y = y[..., : columns[-1]]
         if self.bias:
             b = hk.get_parameter("b", [self.size], PARAM_DTYPE, init=self.b_init)
             y += b.astype(y.dtype).reshape(columns)
         return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def wide_product(
+    x: Float[Array, "... I"], w: Float[Array, "I O"], dtype: DTypeLike
+) -> Float[Array, "... O"]:
+    """x w with sums in `dtype`; its gradient is rounded to the dtype of x before it is multiplied.
+
+    JAX's own transpose multiplies the wide gradient with the narrow matrix, at the speed of wide
+    matrices: a tenth of that of bfloat16 on a GPU. PyTorch's autocast rounds as this does.
+    """
+    return jnp.tensordot(x, w, axes=1, preferred_element_type=dtype)
+
+
+def _wide_product_forward(x: Array, w: Array, dtype: DTypeLike) -> tuple[Array, Any]:
+    return wide_product(x, w, dtype), (x, w)
+
+
+def _wide_product_backward(dtype: DTypeLike, saved: Any, grad: Array) -> tuple[Array, Array]:
+    x, w = saved
+    _, pull = jax.vjp(lambda x, w: jnp.tensordot(x, w, axes=1), x, w)
+    return pull(grad.astype(x.dtype))
+
+
+wide_product.defvjp(_wide_product_forward, _wide_product_backward)
 
 
 class LayerNorm(hk.Module):

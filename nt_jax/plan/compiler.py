@@ -56,7 +56,7 @@ class Compiled:
     def peak(self) -> float:
         """Bytes that the program takes while it runs."""
         temporaries = self.temporaries if self.needed is None else self.needed
-        return self.arguments + self.outputs - self.aliased + temporaries + self.code
+        return float(self.arguments + self.outputs - self.aliased + temporaries + self.code)
 
 
 def compile_step(experiment: Experiment, topology: Topology, cache: pathlib.Path) -> Compiled:

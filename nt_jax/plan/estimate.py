@@ -16,7 +16,9 @@ from jax.sharding import AbstractMesh
 from nt_jax import optim, sharding, throughput
 from nt_jax.config import ConfigError, Experiment, ModelConfig, OptimConfig, TokenizerConfig
 from nt_jax.masking import budget
+from nt_jax.model.attention import dense_attention
 from nt_jax.model.factory import build_model
+from nt_jax.model.flash import attention_for
 from nt_jax.plan.collectives import Collective, sent_share
 from nt_jax.plan.topology import Topology
 from nt_jax.step import init_state
@@ -60,8 +62,8 @@ def executed_flops(experiment: Experiment) -> float:
     return flops_per_step(experiment) * (3 + _AGAIN[experiment.model.remat]) / 3
 
 
-def memory(experiment: Experiment, mesh: dict[str, int]) -> Memory:
-    """Of a train step on a mesh of these sizes."""
+def memory(experiment: Experiment, mesh: dict[str, int], platform: str) -> Memory:
+    """Of a train step on a mesh of these sizes of tpu, gpu or cpu devices."""
     state, parameters = _state(experiment, mesh)
     model, tensor = experiment.model, mesh["tensor"]
     wide = 2 if model.compute_dtype == "bfloat16" else 4
@@ -71,14 +73,13 @@ def memory(experiment: Experiment, mesh: dict[str, int]) -> Memory:
     copies = parameters * (wide / 4 if wide < 4 else 0) + (
         2 * layer * (wide + 4) if mesh["fsdp"] > 1 else 0
     )
-    layers = tokens * model.num_layers * _kept(model, tensor, wide, experiment)
+    scores = _scores(experiment, tensor, wide, platform)
+    layers = tokens * model.num_layers * _kept(model, tensor, wide, scores)
     vocabulary = experiment.tokenizer.make().vocab_size
     selected = rows * budget(experiment.data.sequence_length, experiment.masking.ratio)
     head = selected * (3 * 4 * vocabulary + 8 * model.embed_dim)
     # A layer never has all of it at once: the share is libtpu's for the v1 500M on v5e-16.
-    inside = (
-        0.8 * tokens * (_inside(model, tensor, wide) + _scores(model, tensor, wide, experiment))
-    )
+    inside = 0.8 * tokens * (_inside(model, tensor, wide) + scores)
     return Memory(
         state=state,
         gradients=parameters * (2 if experiment.train.accumulate > 1 else 1),
@@ -104,19 +105,23 @@ def _inside(model: ModelConfig, tensor: int, wide: int) -> float:
     return wide * (5 * model.embed_dim + 4 * heads + (2 * _columns(model) + model.ffn_dim) / tensor)
 
 
-def _scores(model: ModelConfig, tensor: int, wide: int, experiment: Experiment) -> float:
-    """Bytes a token of attention scores and maps."""
+def _scores(experiment: Experiment, tensor: int, wide: int, platform: str) -> float:
+    """Bytes a token of attention scores and maps, which a kernel does not lay out."""
+    model = experiment.model
+    if attention_for(platform, model) is not dense_attention:
+        return 0.0
     return (4 + wide) * model.num_heads / tensor * experiment.data.sequence_length
 
 
-def _kept(model: ModelConfig, tensor: int, wide: int, experiment: Experiment) -> float:
+def _kept(model: ModelConfig, tensor: int, wide: int, scores: float) -> float:
     """Bytes a token that a layer keeps for the backward pass."""
     heads = model.num_heads * model.head_size / tensor
     if model.remat == "full":
         return float(wide * model.embed_dim)
     if model.remat == "dots":
-        return wide * (3 * model.embed_dim + 3 * heads + _columns(model) / tensor)
-    return _inside(model, tensor, wide) + _scores(model, tensor, wide, experiment)
+        kernel = 0.0 if scores else heads
+        return wide * (3 * model.embed_dim + 3 * heads + kernel + _columns(model) / tensor)
+    return _inside(model, tensor, wide) + scores
 
 
 def _state(experiment: Experiment, mesh: dict[str, int]) -> tuple[float, float]:
@@ -147,8 +152,8 @@ def _shapes(model: ModelConfig, tokenizer: TokenizerConfig, optimizer: OptimConf
     return jax.eval_shape(functools.partial(init_state, built, chain), jnp.uint32(0))
 
 
-def traffic(experiment: Experiment, mesh: dict[str, int]) -> float:
-    """Bytes of main memory that a device reads and writes in a step."""
+def traffic(experiment: Experiment, mesh: dict[str, int], platform: str) -> float:
+    """Bytes of main memory that a tpu, gpu or cpu device reads and writes in a step."""
     state, parameters = _state(experiment, mesh)
     model, tensor = experiment.model, mesh["tensor"]
     wide = 2 if model.compute_dtype == "bfloat16" else 4
@@ -157,7 +162,7 @@ def traffic(experiment: Experiment, mesh: dict[str, int]) -> float:
     tokens = _rows(experiment, mesh) * parts * experiment.data.sequence_length / mesh["sequence"]
     # Forward (and again) writes and reads what it computes; backward reads it and its gradient.
     passes = again + 2
-    inside = _inside(model, tensor, wide) + 2 * _scores(model, tensor, wide, experiment)
+    inside = _inside(model, tensor, wide) + 2 * _scores(experiment, tensor, wide, platform)
     weights = parameters / 4 * mesh["fsdp"] * wide * (again + 1) + parameters * 3
     return tokens * model.num_layers * inside * passes + parts * weights + 2.5 * state
 

@@ -22,6 +22,7 @@ _NAME = re.compile(r"%([\w.-]+)")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = ")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_END = re.compile(r"^\}(, execution_thread=.*)?$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +142,13 @@ def parse(text: str) -> Module:
     """The module of a text; raises ValueError where there is no program in it."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    for line in _lines(text):
         if current is None:
             header = _HEADER.match(line)
             if header:
                 current = computations[header[2]] = Computation(header[2])
                 entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif _END.match(line):
             current = None
         else:
             instruction = _instruction(line)
@@ -156,6 +157,18 @@ def parse(text: str) -> Module:
     if not entry:
         raise ValueError("no ENTRY computation: this is not the text of a compiled program")
     return Module(computations, entry)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines, with those joined that continue an instruction: kernels have attributes of several."""
+    line = ""
+    for part in text.splitlines():
+        if line.startswith(" ") and not part.startswith(" ") and not _END.match(part):
+            line += part
+            continue
+        yield line
+        line = part
+    yield line
 
 
 def _instruction(line: str) -> Instruction | None:

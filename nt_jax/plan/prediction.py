@@ -198,7 +198,7 @@ def of_compiled(
         state=compiled.arguments,
         temporaries=compiled.peak - compiled.arguments - compiled.code,
         code=compiled.code,
-        estimated=estimate.memory(experiment, mesh),
+        estimated=estimate.memory(experiment, mesh, topology.chip.platform),
         compile_seconds=compiled.seconds,
         collectives=exchanged,
         times=spent,
@@ -211,12 +211,12 @@ def of_compiled(
 def by_formula(experiment: Experiment, topology: Topology, price: float | None = None) -> Plan:
     """The plan without a compiler: GPU meshes, and the first look of a search."""
     mesh = estimate.mesh_sizes(experiment, topology)
-    memory = estimate.memory(experiment, mesh)
+    memory = estimate.memory(experiment, mesh, topology.chip.platform)
     exchanged = estimate.collectives(experiment, mesh)
     executed = estimate.executed_flops(experiment)
     costs = [
         Work(1, executed / topology.devices, 0.0, 0),
-        Work(1, 0.0, estimate.traffic(experiment, mesh), 0),
+        Work(1, 0.0, estimate.traffic(experiment, mesh, topology.chip.platform), 0),
     ]
     hbm = device_memory(topology.chip)
     return Plan(

@@ -65,7 +65,7 @@ def times(
             least = max(cost.flops / peak, cost.bytes / bandwidth, cost.cycles / clock)
         else:
             least = max(
-                cost.flops / (peak * chip.flops_share),
+                cost.flops / (peak * chip.flops_share * cost.filled),
                 cost.bytes / (bandwidth * chip.bandwidth_share),
             )
         total += cost.times * least

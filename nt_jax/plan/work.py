@@ -18,6 +18,7 @@ _FREE = {
     "async-update", "send", "recv", "send-done", "recv-done", "custom-call-done",
     *KINDS, *(f"{kind}-start" for kind in KINDS), *(f"{kind}-done" for kind in KINDS),
 }  # fmt: skip
+_ROWS = 128
 _SLICES = ("dynamic-slice", "slice", "gather")
 _THROUGH = ("bitcast", "reshape", "convert", "copy", "transpose")
 
@@ -34,11 +35,13 @@ class Work:
     """Main memory read and written, each time."""
     cycles: int
     """The TPU compiler's own estimate, each time; 0 where it gives none."""
+    filled: float = 1.0
+    """Of a matrix unit, what the shapes leave in use."""
 
 
 def work(module: Module) -> list[Work]:
     """Costs of a step on one device."""
-    found: dict[tuple[float, float, int], int] = {}
+    found: dict[tuple[float, float, int, float], int] = {}
     for item in hlo.executed(module):
         instruction = item.instruction
         cycles = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
@@ -46,8 +49,9 @@ def work(module: Module) -> list[Work]:
             flops(module, item.computation, instruction),
             traffic(module, item.computation, instruction),
             int(cycles[1]) if cycles else 0,
+            _filled(item.computation, instruction),
         )
-        if any(cost):
+        if any(cost[:3]):
             found[cost] = found.get(cost, 0) + item.times
     return [Work(times, *cost) for cost, times in found.items()]
 
@@ -63,6 +67,10 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
             * _elements(instruction)
             * _contracted(computation, instruction, "lhs_contracting_dims=")
         )
+    if products := _attention_products(instruction):
+        query, key = _query_and_key(computation, instruction)
+        keys = key.elements // (query.elements // query.dims[_tokens(instruction)])
+        return 2.0 * products * query.elements * keys
     if instruction.opcode == "custom-call" and "gemm" in instruction.attributes:
         return (
             2.0
@@ -72,6 +80,35 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
     if instruction.opcode == "convolution":
         return _convolution(computation, instruction)
     return 0.0
+
+
+def _attention_products(instruction: Instruction) -> int:
+    """Matrix products of an attention kernel; 0 for everything else."""
+    if instruction.opcode != "custom-call":
+        return 0
+    if instruction.name.startswith("splash_mha_"):
+        return 2 if instruction.name.startswith("splash_mha_fwd") else 5
+    target = re.search(r'custom_call_target="__cudnn\$fmha(\w+)"', instruction.attributes)
+    return (5 if "Backward" in target[1] else 2) if target else 0
+
+
+def _tokens(instruction: Instruction) -> int:
+    """Axis of the tokens: splash has heads in front of them, cuDNN behind."""
+    return 2 if instruction.name.startswith("splash_mha_") else 1
+
+
+def _query_and_key(computation: Computation, instruction: Instruction) -> tuple[Buffer, Buffer]:
+    found = (computation.by_name[name].buffers[0] for name in instruction.operands)
+    query, key = [buffer for buffer in found if len(buffer.dims) == 4][:2]
+    return query, key
+
+
+def _filled(computation: Computation, instruction: Instruction) -> float:
+    """Kernels multiply heads; the matrix unit of a TPU has 128 rows whatever a head has."""
+    if not _attention_products(instruction) or _tokens(instruction) == 1:
+        return 1.0
+    size = _query_and_key(computation, instruction)[0].dims[-1]
+    return size / (_ROWS * math.ceil(size / _ROWS))
 
 
 def _elements(instruction: Instruction) -> int:

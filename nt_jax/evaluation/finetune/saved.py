@@ -37,6 +37,7 @@ from nt_jax.evaluation.finetune.settings import Settings
 from nt_jax.evaluation.tasks import Kind
 from nt_jax.files import write_atomically
 from nt_jax.model.factory import Params, build_model
+from nt_jax.model.flash import attention_here
 
 ADAPTER, DESCRIPTION, MODEL = "adapter.safetensors", "adapter.json", "model"
 FORMAT, VERSION = "nt-jax/adapter", 1
@@ -67,7 +68,12 @@ class FineTuned:
 def open_encoder(params: Params, experiment: Experiment, settings: Settings, mesh: Mesh) -> Encoder:
     """Joins parameters with the functions of a method."""
     method = find_method(settings.method, settings.rank)
-    model = build_model(experiment.model, experiment.tokenizer.make(), intercept=method.intercept)
+    model = build_model(
+        experiment.model,
+        experiment.tokenizer.make(),
+        attention_here(experiment.model),
+        intercept=method.intercept,
+    )
     return Encoder(
         experiment=experiment,
         model=model,

@@ -80,6 +80,7 @@ def tokenizer() -> KmerTokenizer:
     return KmerTokenizer(k=2, vocabulary="v2")
 
 
-def library_attention(query, key, value, bias):
+def library_attention(query, key, value, real):
     """JAX's own attention, an implementation independent of ours."""
-    return jax.nn.dot_product_attention(query, key, value, mask=bias == 0.0, implementation="xla")
+    mask = real[:, None, None, :]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")

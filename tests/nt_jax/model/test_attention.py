@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_jax.model.attention import dense_attention, key_bias, reference_heads
+from nt_jax.model.attention import dense_attention, reference_heads
 from tests.nt_jax.model.conftest import V1, V2, batch, library_attention, outputs, parameters
 
 
@@ -94,11 +94,9 @@ def test_v1_has_no_rotation(tokenizer):
 def test_library_attention_agrees_with_the_dense_one(dtype):
     rng = np.random.default_rng(0)
     query, key, value = (jnp.asarray(rng.normal(size=(2, 6, 3, 8)), dtype) for _ in range(3))
-    tokens = np.array([[3, 6, 6, 6, 1, 1], [3, 6, 6, 6, 6, 6]], np.int32)
-    bias = key_bias(jnp.asarray(tokens), 1)
-    assert bias.shape == (2, 1, 1, 6)
-    dense = dense_attention(query, key, value, bias)
-    library = library_attention(query, key, value, bias)
+    real = jnp.asarray([[True] * 4 + [False] * 2, [True] * 6])
+    dense = dense_attention(query, key, value, real)
+    library = library_attention(query, key, value, real)
     assert dense.dtype == library.dtype == dtype
     tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
     np.testing.assert_allclose(np.float32(dense), np.float32(library), atol=tolerance)
@@ -108,6 +106,6 @@ def test_scores_of_half_precision_are_float32():
     query = jnp.full((1, 2, 1, 4), 16.0, jnp.bfloat16)
     key = jnp.asarray([[[[16.0] * 4], [[16.0, 16.0, 16.0, 16.125]]]], jnp.bfloat16)
     value = jnp.asarray([[[[0.0] * 4], [[1.0] * 4]]], jnp.bfloat16)
-    mixed = dense_attention(query, key, value, jnp.zeros((1, 1, 1, 2), jnp.float32))
+    mixed = dense_attention(query, key, value, jnp.ones((1, 2), bool))
     # Scores 512 and 513: in bfloat16 both would be 512, and the mean of the values 0.5.
     np.testing.assert_allclose(np.float32(mixed), 1 / (1 + np.exp(-1)), atol=5e-3)

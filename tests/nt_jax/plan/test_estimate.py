@@ -32,7 +32,7 @@ def test_the_state_is_what_the_program_keeps(mesh):
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(built.abstract)
     )
-    assert estimate.memory(TINY, dict(built.mesh.shape)).state == bytes_
+    assert estimate.memory(TINY, dict(built.mesh.shape), "cpu").state == bytes_
 
 
 def test_flops_by_formula_are_those_of_the_compiled_program():
@@ -46,11 +46,13 @@ def test_flops_by_formula_are_those_of_the_compiled_program():
 
 def test_more_micro_batches_and_more_remat_keep_less():
     mesh = dict.fromkeys(("slices", "data", "fsdp", "sequence", "tensor"), 1)
-    whole, halves = (estimate.memory(on(MeshConfig(), accumulate=n), mesh) for n in (1, 2))
+    whole, halves = (estimate.memory(on(MeshConfig(), accumulate=n), mesh, "cpu") for n in (1, 2))
     assert halves.activations == whole.activations / 2
     kept = [
         estimate.memory(
-            dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, remat=remat)), mesh
+            dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, remat=remat)),
+            mesh,
+            "cpu",
         ).activations
         for remat in ("none", "dots", "full")
     ]

@@ -211,3 +211,35 @@ def test_text_of_programs_names_every_opcode():
             assert re.fullmatch(r"[a-z][a-z0-9-]*", instruction.opcode)
             known = computation.by_name
             assert all(name in known for name in instruction.operands)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "dims", "products", "filled"),
+    [
+        ("splash_mha_fwd_segmented.3", "tpu_custom_call", "2,4,{},32", 2, 0.25),
+        ("splash_mha_dkv_segmented.8", "tpu_custom_call", "2,4,{},32", 5, 0.25),
+        ("custom-call.1", "__cudnn$fmhaSoftmax", "2,{},4,32", 2, 1.0),
+        ("custom-call.2", "__cudnn$fmhaSoftmaxBackward", "2,{},4,32", 5, 1.0),
+    ],
+)
+def test_attention_kernels_count_their_products(name, target, dims, products, filled):
+    # A kernel's attributes take several lines, the last of which begins like the end of a body.
+    query, key = dims.format(256), dims.format(512)
+    text = f"""
+ENTRY %main (q: bf16[{query}], k: bf16[{key}]) -> bf16[{query}] {{
+  %mask = s8[1,4,1]{{2,1,0}} constant({{...}})
+  %q = bf16[{query}]{{3,2,1,0}} parameter(0)
+  %k = bf16[{key}]{{3,2,1,0}} parameter(1)
+  %{name} = (bf16[{query}]{{3,2,1,0}}) custom-call(%mask, %q, %k, %k), custom_call_target="{target}", frontend_attributes={{kernel_metadata={{
+"xprof_metadata":"{{}}"
+}}}}, metadata={{op_name="attention"}}
+  ROOT %out = bf16[{query}]{{3,2,1,0}} get-tuple-element(%{name}), index=0
+}}
+"""  # noqa: E501
+    module = hlo.parse(text)
+    assert [one.opcode for one in module.computations["main"].instructions][-1] == (
+        "get-tuple-element"
+    )
+    (only,) = [one for one in work(module) if one.flops]
+    assert only.flops == products * 2 * 2 * 4 * 256 * 512 * 32
+    assert only.filled == filled

@@ -11,7 +11,7 @@ from nt_jax.config import ModelConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.finetune import methods
 from nt_jax.evaluation.finetune.methods import ALPHA, METHODS, find_method, initial
-from nt_jax.model.attention import MultiHeadAttention, dense_attention, key_bias
+from nt_jax.model.attention import MultiHeadAttention, dense_attention
 from nt_jax.model.encoder import feed_forward
 from nt_jax.model.factory import build_model
 from nt_jax.model.presets import PRESETS, parameter_count
@@ -69,17 +69,17 @@ def test_attention_follows_the_published_formula(name: str):
     heads, size, width = 2, 4, 8
     method = find_method(name, RANK)
 
-    def attend(x, bias):
+    def attend(x, real):
         with hk.intercept_methods(method.intercept):
-            return MultiHeadAttention(heads, size, dense_attention, name="attention")(x, bias, None)
+            return MultiHeadAttention(heads, size, dense_attention, name="attention")(x, real, None)
 
     function = hk.without_apply_rng(hk.transform(attend))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 5, width)), jnp.float32)
-    bias = key_bias(jnp.full((2, 5), 7), 1)
+    real = jnp.ones((2, 5), bool)
     params = jax.tree.map(
         lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32),
-        function.init(jax.random.key(0), x, bias),
+        function.init(jax.random.key(0), x, real),
     )
     own = {path.rpartition("/")[2]: arrays for path, arrays in params.items()}
 
@@ -95,7 +95,7 @@ def test_attention_follows_the_published_formula(name: str):
     scores = np.einsum("bthk,bshk->bhts", projected["query"], projected["key"]) / np.sqrt(size)
     mixed = np.einsum("bhts,bshk->bthk", softmax(scores), projected["value"]).reshape(2, 5, -1)
     expected = mixed @ own["out"]["w"] + own["out"]["b"]
-    np.testing.assert_allclose(function.apply(params, x, bias)[0], expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(function.apply(params, x, real)[0], expected, rtol=2e-4, atol=2e-4)
 
 
 def test_ia3_rescales_the_inner_activations_of_the_feed_forward():
