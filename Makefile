@@ -6,7 +6,13 @@ DEMO := demo
 JOBS := 2
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: install demo test test-fast lint bench lock clean
+# What runs the benchmarks on a GPU: a Python with jax[cuda], and torch and transformers for the
+# peers. Nothing is installed there; BENCH_GPU holds options of train_step.py, such as cases.
+PYTHON_GPU ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
+BENCH_GPU ?=
+GPU_OUT ?= benchmarks/results
+
+.PHONY: install demo test test-fast lint bench bench-gpu lock clean
 
 install: .venv/.installed
 
@@ -47,6 +53,16 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/tokenizer.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/embedding.py
+
+# One GPU, under ten minutes: what there is no time for is named, tables are written as they come.
+bench-gpu:
+	failed=0; \
+	$(PYTHON_GPU) benchmarks/train_step.py --gpu --seconds 340 --out $(GPU_OUT) $(BENCH_GPU) || failed=1; \
+	$(PYTHON_GPU) benchmarks/embedding.py --gpu --seconds 100 --out $(GPU_OUT) || failed=1; \
+	$(PYTHON_GPU) benchmarks/plan_gpu.py --seconds 60 --out $(GPU_OUT)/plan_gpu.json || failed=1; \
+	exit $$failed
 
 # Rewrites the lock from the newest versions that setup.cfg allows.
 lock:
