@@ -74,7 +74,8 @@ def memory(experiment: Experiment, mesh: dict[str, int], platform: str) -> Memor
         2 * layer * (wide + 4) if mesh["fsdp"] > 1 else 0
     )
     scores = _scores(experiment, tensor, wide, platform)
-    layers = tokens * model.num_layers * _kept(model, tensor, wide, scores)
+    kernel = _kernel_columns(model, tensor, platform)
+    layers = tokens * model.num_layers * _kept(model, tensor, wide, scores, kernel)
     vocabulary = experiment.tokenizer.make().vocab_size
     selected = rows * budget(experiment.data.sequence_length, experiment.masking.ratio)
     head = selected * (3 * 4 * vocabulary + 8 * model.embed_dim)
@@ -113,13 +114,20 @@ def _scores(experiment: Experiment, tensor: int, wide: int, platform: str) -> fl
     return (4 + wide) * model.num_heads / tensor * experiment.data.sequence_length
 
 
-def _kept(model: ModelConfig, tensor: int, wide: int, scores: float) -> float:
+def _kernel_columns(model: ModelConfig, tensor: int, platform: str) -> float:
+    """Elements a token of what an attention kernel returns; a TPU lays out 128 for each head."""
+    if attention_for(platform, model) is dense_attention:
+        return 0.0
+    size = 128 * math.ceil(model.head_size / 128) if platform == "tpu" else model.head_size
+    return model.num_heads * size / tensor
+
+
+def _kept(model: ModelConfig, tensor: int, wide: int, scores: float, kernel: float) -> float:
     """Bytes a token that a layer keeps for the backward pass."""
     heads = model.num_heads * model.head_size / tensor
     if model.remat == "full":
         return float(wide * model.embed_dim)
     if model.remat == "dots":
-        kernel = 0.0 if scores else heads
         return wide * (3 * model.embed_dim + 3 * heads + kernel + _columns(model) / tensor)
     return _inside(model, tensor, wide) + scores
 
