@@ -59,6 +59,7 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
         raise SystemExit(f"{experiment.name} with {attention} attention does not fit {name}")
     length = experiment.data.sequence_length
     vocabulary = experiment.tokenizer.make().vocab_size
+    width = experiment.model.embed_dim
     kernels: dict[str, int] = {}
     scores: set[tuple[int, ...]] = set()
     rows = 0
@@ -70,9 +71,9 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
         for buffer in one.buffers:
             if buffer.dims[-2:] == (length, length):
                 scores.add(buffer.dims)
-            last = buffer.dims[-1:] and buffer.dims[-1]
-            if vocabulary <= last < vocabulary + 128 and buffer.dims[-2] != _width(experiment):
-                rows = max(rows, math.prod(buffer.dims[:-1]))
+            *leading, last = buffer.dims or (0,)
+            if vocabulary <= last < vocabulary + 128 and leading[-1:] != [width]:
+                rows = max(rows, math.prod(leading))
     windows = experiment.train.global_batch / math.prod(
         compiled.mesh[axis] for axis in ("slices", "data", "fsdp")
     )
@@ -93,10 +94,6 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
         "collectives": _exchanged(plan.collectives),
         "expected_collectives": _exchanged(expected),
     }
-
-
-def _width(experiment: Experiment) -> int:
-    return experiment.model.embed_dim
 
 
 def _exchanged(found: list[Any]) -> dict[str, float]:
