@@ -29,7 +29,7 @@ from nt_jax.evaluation.loading import LoadedModel, random_like
 from nt_jax.evaluation.search import Fits, Problem
 from nt_jax.evaluation.tasks import Fold, Task
 
-CNN = "CNN"
+KMER, CNN = "k-mers", "CNN"
 Say = Callable[[str], None]
 
 
@@ -61,7 +61,7 @@ class ProbeSettings:
     """Bootstrap resamples."""
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """A family before it is fitted."""
 
     name: str
@@ -81,26 +81,10 @@ def compare(
     say: Say,
 ) -> dict[str, Any]:
     """Scores of all families, as plain values: {"families": [...], "differences": [...]}."""
-    parts = [task.train] if task.test is None else [task.train, task.test]
-    sequences = [sequence for split in parts for sequence in split.sequences]
-    groups = None
-    if all(split.groups is not None for split in parts):
-        groups = [group for split in parts for group in split.groups or ()]
-    problem = Problem(
-        kind=task.kind,
-        truth=np.concatenate([split.labels for split in parts]),
-        classes=len(task.classes),
-        groups=groups,
-        folds=folds,
-        seed=settings.seed,
-    )
+    sequences, problem = problem_of(task, folds, settings.seed)
     families, measured = [], []
     for source in _sources(loaded, task.name, sequences, problem, settings, cache, say):
-        if source.constant is None:
-            fits = source.fit()
-        else:
-            key = {"task": task.fingerprint, "settings": dataclasses.asdict(settings)}
-            fits = kept_fits(out, {"family": source.name, "of": source.constant, **key}, source.fit)
+        fits = fits_of(source, task, settings, out)
         family, scores = _family(source, fits, problem, settings)
         families.append(family)
         measured.append(scores)
@@ -111,6 +95,31 @@ def compare(
     return {"families": families, "differences": differences}
 
 
+def problem_of(task: Task, folds: list[Fold], seed: int) -> tuple[list[str], Problem]:
+    """The sequences of a task, training before test, and what is to be predicted of them."""
+    parts = [task.train] if task.test is None else [task.train, task.test]
+    groups = None
+    if all(split.groups is not None for split in parts):
+        groups = [group for split in parts for group in split.groups or ()]
+    problem = Problem(
+        kind=task.kind,
+        truth=np.concatenate([split.labels for split in parts]),
+        classes=len(task.classes),
+        groups=groups,
+        folds=folds,
+        seed=seed,
+    )
+    return [sequence for split in parts for sequence in split.sequences], problem
+
+
+def fits_of(source: Source, task: Task, settings: ProbeSettings, out: pathlib.Path) -> Fits:
+    """The fits of a family; those that know no checkpoint are kept in `out`."""
+    if source.constant is None:
+        return source.fit()
+    key = {"task": task.fingerprint, "settings": dataclasses.asdict(settings)}
+    return kept_fits(out, {"family": source.name, "of": source.constant, **key}, source.fit)
+
+
 def _sources(
     loaded: LoadedModel,
     task: str,
@@ -119,17 +128,11 @@ def _sources(
     settings: ProbeSettings,
     cache: pathlib.Path | None,
     say: Say,
-) -> Iterator[_Source]:
+) -> Iterator[Source]:
     """One after the other: features of one family are in memory at a time."""
-    metric = metrics.SCORERS[problem.kind].names[0]
 
-    def searched(
-        name: str, unit: str, features: Callable[[], dict[int, np.ndarray]]
-    ) -> Callable[[], Fits]:
-        def finished(variant: int, inner: float) -> None:
-            say(f"{task}: {name}, {unit} {variant}: inner {metric} {inner:.3f}")
-
-        return lambda: search.fit_all(features(), problem, search.HEADS[settings.head](), finished)
+    def searched(name: str, features: Callable[[], dict[int, np.ndarray]]) -> Callable[[], Fits]:
+        return _searched(task, name, "layer", features, problem, settings, say)
 
     def embedded(
         model: LoadedModel, name: str, folder: pathlib.Path | None
@@ -140,6 +143,30 @@ def _sources(
 
         return features
 
+    fit = searched("trained", embedded(loaded, "trained", cache))
+    yield Source("trained", "layer", fit, None)
+    untrained = random_like(loaded, settings.seed)
+    constant = {
+        "model": dataclasses.asdict(loaded.config.model),
+        "tokenizer": dataclasses.asdict(loaded.config.tokenizer),
+        "context": loaded.context,
+        "parameters": parameters_digest(untrained),
+    }
+    fit = searched("random init", embedded(untrained, "random init", None))
+    yield Source("random init", "layer", fit, constant)
+    yield from sequence_controls(task, sequences, problem, settings, say)
+
+
+def sequence_controls(
+    task: str, sequences: Sequence[str], problem: Problem, settings: ProbeSettings, say: Say
+) -> Iterator[Source]:
+    """The controls that know no model: k-mers with the head of the probe, and the CNN.
+
+    `sequences` are those of all rows of `problem`; of `settings` the head and `kmers` are read.
+    `task` is the name that `say` hears with every variant or fold that is fitted.
+    """
+    metric = metrics.SCORERS[problem.kind].names[0]
+
     def counted() -> dict[int, np.ndarray]:
         return {k: kmer_frequencies(sequences, k) for k in settings.kmers}
 
@@ -149,37 +176,39 @@ def _sources(
 
         return {0: fit_cnn(sequences, problem, finished)}
 
-    fit = searched("trained", "layer", embedded(loaded, "trained", cache))
-    yield _Source("trained", "layer", fit, None)
-    untrained = random_like(loaded, settings.seed)
-    constant = {
-        "model": dataclasses.asdict(loaded.config.model),
-        "tokenizer": dataclasses.asdict(loaded.config.tokenizer),
-        "context": loaded.context,
-        "parameters": parameters_digest(untrained),
-    }
-    fit = searched("random init", "layer", embedded(untrained, "random init", None))
-    yield _Source("random init", "layer", fit, constant)
-    yield _Source("k-mers", "k", searched("k-mers", "k", counted), {})
-    yield _Source(CNN, "network", trained_on_sequences, {})
+    fit = _searched(task, KMER, "k", counted, problem, settings, say)
+    yield Source(KMER, "k", fit, {})
+    yield Source(CNN, "network", trained_on_sequences, {})
+
+
+def _searched(
+    task: str,
+    name: str,
+    unit: str,
+    features: Callable[[], dict[int, np.ndarray]],
+    problem: Problem,
+    settings: ProbeSettings,
+    say: Say,
+) -> Callable[[], Fits]:
+    metric = metrics.SCORERS[problem.kind].names[0]
+
+    def finished(variant: int, inner: float) -> None:
+        say(f"{task}: {name}, {unit} {variant}: inner {metric} {inner:.3f}")
+
+    return lambda: search.fit_all(features(), problem, search.HEADS[settings.head](), finished)
 
 
 def _family(
-    source: _Source, fits: Fits, problem: Problem, settings: ProbeSettings
+    source: Source, fits: Fits, problem: Problem, settings: ProbeSettings
 ) -> tuple[dict[str, Any], metrics.Measured]:
     """Scores of all variants, and those of the one chosen within training."""
-    folds, scorer = problem.folds, metrics.SCORERS[problem.kind]
-    inner = {variant: [fit.inner for fit in row] for variant, row in fits.items()}
-    best = [max(inner, key=lambda variant: inner[variant][fold]) for fold in range(len(folds))]
+    folds = problem.folds
+    best = search.choose(fits)
     chosen = search.join(folds, [fits[v][fold] for fold, v in enumerate(best)])
     measured = _measured(problem, chosen, settings)
     variants = []
     for variant, row in fits.items():
         entry = _measured(problem, search.join(folds, row), settings).entries
-        by_fold = [
-            scorer.scores(problem.truth[fold.test], fit.prediction)
-            for fold, fit in zip(folds, row, strict=True)
-        ]
         variants.append(
             {
                 source.unit: variant,
@@ -187,9 +216,7 @@ def _family(
                 "inner": search.inner_score(row),
                 "hyper": [fit.chosen for fit in row],
                 "not_converged": sum(not fit.converged for fit in row),
-                "by_fold": {
-                    name: [_finite(scores[name]) for scores in by_fold] for name in scorer.names
-                },
+                "by_fold": search.scores_by_fold(problem, [fit.prediction for fit in row]),
             }
         )
     family = {
@@ -208,8 +235,3 @@ def _measured(
     scorer = metrics.SCORERS[problem.kind]
     # The same seed for all: resamples are shared, differences are paired.
     return metrics.measure(scorer, truth, prediction, settings.seed, settings.replicates)
-
-
-def _finite(number: float) -> float | None:
-    """JSON has no NaN: an undefined score is null."""
-    return float(number) if np.isfinite(number) else None

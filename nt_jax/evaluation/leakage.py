@@ -6,12 +6,17 @@ and memory does not grow with the genome.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from data_pipelines import sketch
 from nt_jax import data
+from nt_jax.errors import InputError
+from nt_jax.evaluation.controls import kept_json
+from nt_jax.evaluation.tasks import Task
 
 SEEN = 0.5
 MOST_WINDOWS = 200_000
@@ -65,3 +70,28 @@ def overlap(
         seen=sum(bool(share >= SEEN) for share in shares),
         sequences=len(shares),
     )
+
+
+def known_overlap(out: pathlib.Path, windows: str, task: Task) -> dict[str, Any]:
+    """Overlap of the scored sequences of a task with the dataset folder `windows`: plain values.
+
+    The fields of `Overlap`, kept in `out`; {"problem": text} where the windows cannot be read.
+    """
+    try:
+        dataset = data.open_dataset(windows)
+    except InputError as error:
+        # Checkpoints travel without their windows.
+        return {"problem": str(error)}
+    scored = task.train if task.test is None else task.test
+    return kept_json(
+        out,
+        {"overlap": dataset.fingerprint, "task": task.fingerprint},
+        lambda: dataclasses.asdict(overlap(dataset, scored.sequences)),
+    )
+
+
+def overlap_line(found: Mapping[str, Any]) -> str:
+    """What `known_overlap` gave, as one line for people."""
+    if "problem" in found:
+        return f"overlap with the pretraining windows unknown: {found['problem']}"
+    return Overlap(**found).line()

@@ -13,19 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from nt_jax.data import open_dataset
 from nt_jax.errors import InputError, nearest
 from nt_jax.evaluation import search
-from nt_jax.evaluation.controls import kept_json
 from nt_jax.evaluation.embed import Pooling
 from nt_jax.evaluation.embeddings import parameters_digest
 from nt_jax.evaluation.families import ProbeSettings, compare
 from nt_jax.evaluation.figure import save_figure
-from nt_jax.evaluation.leakage import overlap
+from nt_jax.evaluation.leakage import known_overlap
 from nt_jax.evaluation.loading import LoadedModel, load
 from nt_jax.evaluation.results import write_rows
 from nt_jax.evaluation.summary import RESULTS, overview, read_results, tidy, to_markdown
-from nt_jax.evaluation.tasks import Fold, Split, Task, make_folds, subsample
+from nt_jax.evaluation.tasks import Fold, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.files import owning, write_atomically
 from nt_jax.progress import say
@@ -201,20 +199,6 @@ def _probe_task(
         "train": len(task.train),
         "scored": len(scored),
         "audit": dataclasses.asdict(task.audit),
-        "overlap": _overlap(loaded, task, scored, out),
+        "overlap": known_overlap(out, loaded.config.data.path, task),
         **compare(loaded, task, folds, settings, out, cache, progress),
     }
-
-
-def _overlap(loaded: LoadedModel, task: Task, scored: Split, out: pathlib.Path) -> dict[str, Any]:
-    """Overlap of the scored sequences with the training windows, or why it is not known."""
-    try:
-        dataset = open_dataset(loaded.config.data.path)
-    except InputError as error:
-        # Checkpoints travel without their windows.
-        return {"problem": str(error)}
-    return kept_json(
-        out,
-        {"overlap": dataset.fingerprint, "task": task.fingerprint},
-        lambda: dataclasses.asdict(overlap(dataset, scored.sequences)),
-    )

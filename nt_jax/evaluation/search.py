@@ -210,7 +210,34 @@ def held_out_rows(folds: Sequence[Fold]) -> Int[np.ndarray, " M"]:
     return np.sort(np.concatenate([fold.test for fold in folds]))
 
 
+def choose(fits: Fits) -> list[int]:
+    """The variant with the best inner score, fold by fold; of equals the first."""
+    folds = range(len(next(iter(fits.values()))))
+    return [max(fits, key=lambda variant: fits[variant][fold].inner) for fold in folds]
+
+
 def join(folds: Sequence[Fold], fits: Sequence[Fit]) -> np.ndarray:
     """Predictions of all held-out sequences, one fit a fold, in the order of the rows."""
     rows = np.concatenate([fold.test for fold in folds])
     return np.concatenate([fit.prediction for fit in fits])[np.argsort(rows)]
+
+
+def parted(folds: Sequence[Fold], joined: np.ndarray) -> list[np.ndarray]:
+    """The inverse of `join`: the predictions of every fold, in the order of its test rows."""
+    rows = held_out_rows(folds)
+    return [joined[np.searchsorted(rows, fold.test)] for fold in folds]
+
+
+def scores_by_fold(
+    problem: Problem, predictions: Sequence[np.ndarray]
+) -> dict[str, list[float | None]]:
+    """Every score on the held-out rows of each fold; None where it is not defined."""
+    scorer = SCORERS[problem.kind]
+    found = [
+        scorer.scores(problem.truth[fold.test], prediction)
+        for fold, prediction in zip(problem.folds, predictions, strict=True)
+    ]
+    return {
+        name: [float(s[name]) if math.isfinite(s[name]) else None for s in found]
+        for name in scorer.names
+    }

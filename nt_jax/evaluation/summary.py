@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nt_jax.errors import InputError
-from nt_jax.evaluation.leakage import Overlap
+from nt_jax.evaluation.leakage import overlap_line
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row
 from nt_jax.evaluation.table import aligned
@@ -198,16 +198,12 @@ def _about(result: Result) -> str:
     most = settings["max_sequences"]
     limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
     classes = f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
-    seen = (
-        f"Overlap with the pretraining windows unknown: {overlap['problem']}."
-        if "problem" in overlap
-        else f"{Overlap(**overlap).line()}."
-    )
+    seen = overlap_line(overlap)
     return (
         f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
         f"{classes if result['classes'] else ''}"
         f"{result['train']:,} training sequences, {result['scored']:,} scored "
         f"({result['split']} split); {limit}; seed {settings['seed']}; {settings['pooling']} "
         f"pooling; head: {settings['head']}.\n\n"
-        f"{Audit(**{**audit, 'notes': tuple(audit['notes'])}).line()}. {seen}"
+        f"{Audit(**{**audit, 'notes': tuple(audit['notes'])}).line()}. {seen[0].upper()}{seen[1:]}."
     )

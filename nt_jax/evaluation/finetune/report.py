@@ -4,7 +4,7 @@ import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -12,17 +12,23 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nt_jax.evaluation import metrics
+from nt_jax.evaluation import figure, metrics, search
 from nt_jax.evaluation.finetune.settings import Settings
-from nt_jax.evaluation.results import NO_LAYER, Row, write_rows
+from nt_jax.evaluation.leakage import overlap_line
+from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row, write_rows
 from nt_jax.evaluation.summary import format_score
 from nt_jax.evaluation.tasks import Task
 from nt_jax.files import write_atomically
 from nt_jax.metrics import read_metrics
 
 RESULT, ROWS, FIGURE = "result.json", "results.parquet", "finetune.png"
-COLOURS = ("#3b82f6", "#0d9f76", "#7c3aed", "#d97706")
-"""Of the fine-tuned model and its controls, in the order of the families."""
+TUNED, RANDOM = figure.COLOURS["trained"], figure.COLOURS["random init"]
+COLOURS = {
+    "frozen head": "#0891b2",
+    "probe": "#64748b",
+    **{name: figure.COLOURS[name] for name in ("k-mers", "CNN")},
+}
+"""Of the controls; k-mers and CNN as in the figure of a probe."""
 
 Result = dict[str, Any]
 
@@ -34,6 +40,10 @@ class Family(NamedTuple):
     control: bool
     predictions: np.ndarray
     """Of the held-out sequences, in the order of their rows."""
+    layer: int = NO_LAYER
+    """Layer that the head reads, 1-based; `NO_LAYER` where it is chosen, or where none is read."""
+    chosen: tuple[int, ...] = ()
+    """Layer or k that was chosen within the training sequences of each fold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +56,10 @@ class About:
     """Seen in training; -1 where the run does not say."""
     task: Task
     settings: Settings
-    folds: int
-    labels: np.ndarray
-    """Of the held-out sequences."""
+    problem: search.Problem
+    """Its folds and the labels of all rows."""
+    overlap: dict[str, Any]
+    """As `leakage.known_overlap` gives it."""
     trained: int
     """Parameters trained, the head not counted."""
     total: int
@@ -61,7 +72,7 @@ def write_report(about: About, families: Sequence[Family], out: pathlib.Path) ->
     result = _result(about, families, out)
     write_atomically(out / RESULT, json.dumps(result, indent=1) + "\n")
     write_rows(out / ROWS, _rows(result))
-    write_atomically(out / FIGURE, _figure(result))
+    write_atomically(out / FIGURE, _picture(result))
     return result
 
 
@@ -89,16 +100,17 @@ def format_result(result: Result) -> str:
         f"{result['task']}{simulated}: {where}; {share} and the head; "
         f"{result['scored']:,} sequences scored ({result['split']} split)"
     )
-    return "\n".join(line.rstrip() for line in [head, *rows])
+    audit = f"{result['audit']}; {overlap_line(result['overlap'])}"
+    return "\n".join(line.rstrip() for line in [head, *rows, audit])
 
 
 def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Result:
-    task, settings = about.task, about.settings
+    task, settings, problem = about.task, about.settings, about.problem
+    labels = problem.truth[search.held_out_rows(problem.folds)]
     scorer = metrics.SCORERS[task.kind]
     # The same seed for all: resamples are shared, differences are paired.
     measured = [
-        metrics.measure(scorer, about.labels, family.predictions, settings.seed)
-        for family in families
+        metrics.measure(scorer, labels, family.predictions, settings.seed) for family in families
     ]
     differences = [
         {"against": family.name, "scores": metrics.differences(measured[0], scores)}
@@ -114,10 +126,11 @@ def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Resu
         "simulated": task.simulated,
         "fingerprint": task.fingerprint,
         "settings": dataclasses.asdict(settings),
-        "split": "given" if task.test is not None else f"{about.folds}-fold",
+        "split": "given" if task.test is not None else f"{len(problem.folds)}-fold",
         "train": len(task.train),
-        "scored": len(about.labels),
+        "scored": len(labels),
         "audit": task.audit.line(),
+        "overlap": about.overlap,
         "trained_parameters": {
             "encoder": about.trained,
             "model": about.total,
@@ -128,7 +141,12 @@ def _result(about: About, families: Sequence[Family], out: pathlib.Path) -> Resu
             {
                 "name": family.name,
                 "control": family.control,
+                "layer": family.layer,
+                "chosen": list(family.chosen),
                 "scores": scores.entries,
+                "by_fold": search.scores_by_fold(
+                    problem, search.parted(problem.folds, family.predictions)
+                ),
             }
             for family, scores in zip(families, measured, strict=True)
         ],
@@ -142,36 +160,38 @@ def _folders(out: pathlib.Path) -> list[pathlib.Path]:
     return folds or [out]
 
 
-def _rows(result: Result) -> list[Row]:
-    rows = []
+def _rows(result: Result) -> Iterator[Row]:
+    """Every score of every family: of all held-out rows with its interval, and fold by fold."""
     for family in result["families"]:
-        # A probe chooses its layer in every fold.
-        layer = NO_LAYER if family["name"] == "probe" else result["settings"]["layer"]
-        rows += [
-            Row(
+
+        def row(fold: int, metric: str, family: Result = family, **score: float | None) -> Row:
+            return Row(
                 checkpoint=result["checkpoint"],
                 step=result["step"],
                 tokens=result["tokens"],
                 task=result["task"],
-                layer=layer,
+                layer=family["layer"],
                 method=family["name"],
                 control=family["control"],
+                fold=fold,
                 metric=metric,
                 **score,
             )
-            for metric, score in family["scores"].items()
-        ]
-    return rows
+
+        for metric, score in family["scores"].items():
+            yield row(ALL_FOLDS, metric, **score)
+            for fold, value in enumerate(family["by_fold"][metric]):
+                yield row(fold, metric, value=value)
 
 
-def _figure(result: Result) -> bytes:
+def draw(result: Result) -> Figure:
     """Loss against epochs, and the first score of every family with its interval."""
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    curves, bars = figure.subplots(1, 2, width_ratios=(3, 2))
+    drawn = Figure(figsize=(8.4, 3.2), layout="constrained")
+    curves, bars = drawn.subplots(1, 2, width_ratios=(3, 2))
     for number, rows in enumerate(result["curves"]):
         epochs = [row["epoch"] for row in rows]
         for name, colour, style in (
-            ("loss", COLOURS[3], "--"), ("validation_loss", COLOURS[0], "-"),
+            ("loss", RANDOM, "--"), ("validation_loss", TUNED, "-"),
         ):  # fmt: skip
             values = [np.nan if row[name] is None else row[name] for row in rows]
             label = {"loss": "training", "validation_loss": "validation"}[name]
@@ -181,14 +201,15 @@ def _figure(result: Result) -> bytes:
             )  # fmt: skip
         best = min(rows, key=lambda row: row["validation_loss"] or np.inf)
         curves.plot(
-            best["epoch"], best["validation_loss"], "o", color=COLOURS[0], markersize=8,
+            best["epoch"], best["validation_loss"], "o", color=TUNED, markersize=8,
             fillstyle="none", label="best" if number == 0 else None,
         )  # fmt: skip
     curves.set_xlabel("epoch")
     curves.set_ylabel("loss")
     curves.legend(frameon=False)
     metric = next(iter(result["families"][0]["scores"]))
-    for place, (family, colour) in enumerate(zip(result["families"], COLOURS, strict=False)):
+    for place, family in enumerate(result["families"]):
+        colour = COLOURS.get(family["name"], RANDOM if family["control"] else TUNED)
         score = {key: np.nan if x is None else x for key, x in family["scores"][metric].items()}
         gap = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
         bars.errorbar(
@@ -199,12 +220,17 @@ def _figure(result: Result) -> bytes:
     bars.invert_yaxis()
     bars.set_xlabel(f"{metric.upper()}, 95 % interval")
     simulated = " (simulated)" if result["simulated"] else ""
-    figure.suptitle(f"{result['task']}{simulated}, {names[0]}", fontsize=10)
+    drawn.suptitle(f"{result['task']}{simulated}, {names[0]}", fontsize=10)
     for axes in (curves, bars):
         axes.grid(True, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def _picture(result: Result) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.dpi": 150}):
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png")
+        drawn = draw(result)
+        FigureCanvasAgg(drawn)
+        drawn.savefig(buffer, format="png")
     return buffer.getvalue()

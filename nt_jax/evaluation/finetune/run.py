@@ -5,6 +5,8 @@
 | METHOD | the fine-tuned checkpoint |
 | frozen head | the same head, layer and validation split, the encoder as it was |
 | probe | `nt-jax probe` of the checkpoint on the same folds, its layer chosen within training |
+| k-mers | frequencies of k-mers with the head of that probe, k chosen within training |
+| CNN | a small convolutional network trained on the same sequences, without pretraining |
 | METHOD, random init | a fresh initialisation, fine-tuned in the same way (`--random-init`) |
 
 Training folders keep everything that an interrupted run needs; `held_out.npz` is the last file
@@ -27,8 +29,9 @@ from nt_jax.checksums import checksums
 from nt_jax.config import Experiment, MeshConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.embeddings import digest
+from nt_jax.evaluation.families import problem_of
 from nt_jax.evaluation.finetune import examples, methods, report, training
-from nt_jax.evaluation.finetune.controls import frozen_probe
+from nt_jax.evaluation.finetune.controls import controls
 from nt_jax.evaluation.finetune.objectives import OBJECTIVES
 from nt_jax.evaluation.finetune.problem import Encoder, Problem
 from nt_jax.evaluation.finetune.saved import (
@@ -42,6 +45,7 @@ from nt_jax.evaluation.finetune.saved import (
     write_arrays,
 )
 from nt_jax.evaluation.finetune.settings import Settings
+from nt_jax.evaluation.leakage import known_overlap, overlap_line
 from nt_jax.evaluation.loading import from_params, random_like
 from nt_jax.evaluation.tasks import Fold, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
@@ -125,9 +129,11 @@ def finetune(
     with owning(job.out):
         job.claim()
         progress(f"{labelled.name}: {labelled.audit.line()}")
+        overlap = known_overlap(job.out, experiment.data.path, labelled)
+        progress(f"{labelled.name}: {overlap_line(overlap)}")
         stop = StopSignal()
         try:
-            return job.run(random_init, merge, stop)
+            return job.run(overlap, random_init, merge, stop)
         except _Stopped:
             return None
         finally:
@@ -189,33 +195,40 @@ class _Job:
         else:
             write_atomically(path, json.dumps(config, indent=2) + "\n")
 
-    def run(self, random_init: bool, merge: bool, stop: StopSignal) -> dict[str, Any]:
+    def run(
+        self, overlap: dict[str, Any], random_init: bool, merge: bool, stop: StopSignal
+    ) -> dict[str, Any]:
         """Everything that is missing, then the results."""
-        folds = make_folds(self.task, self.settings.folds, self.settings.seed)
-        ours = self.train_all(_Source(self.out, self.params, True), folds, merge, stop)
+        settings = self.settings
+        folds = make_folds(self.task, settings.folds, settings.seed)
+        sequences, problem = problem_of(self.task, folds, settings.seed)
+        source = _Source(self.out, self.params, True)
+        ours = self.train_all(source, folds, sequences, merge, stop)
         families = [
-            report.Family(self.settings.method, False, ours["predictions"]),
-            report.Family("frozen head", True, ours["frozen"]),
+            report.Family(settings.method, False, ours["predictions"], settings.layer),
+            report.Family("frozen head", True, ours["frozen"], settings.layer),
         ]
         loaded = from_params(self.params, self.step, self.experiment)
-        probe = frozen_probe(loaded, self.task, folds, self.settings, self.out, self.say)
-        families.append(report.Family("probe", True, probe))
+        for family in controls(loaded, self.task, sequences, problem, settings, self.out, self.say):
+            families.append(family)
+            if stop.received is not None:
+                self.say("stopped by a signal; what is fitted is kept. The same command goes on")
+                raise _Stopped
         if random_init:
-            fresh = random_like(loaded, self.settings.seed).params
+            fresh = random_like(loaded, settings.seed).params
             fresh = jax.device_put(fresh, sharding.state_sharding(fresh, self.mesh))
             source = _Source(self.out / RANDOM, fresh, False)
-            found = self.train_all(source, folds, False, stop)
-            name = f"{self.settings.method}, random init"
-            families.append(report.Family(name, True, found["predictions"]))
-        held_out = np.sort(np.concatenate([fold.test for fold in folds]))
+            found = self.train_all(source, folds, sequences, False, stop)
+            name = f"{settings.method}, random init"
+            families.append(report.Family(name, True, found["predictions"], settings.layer))
         about = report.About(
             checkpoint=self.checkpoint,
             step=self.step,
             tokens=loaded.tokens,
             task=self.task,
-            settings=self.settings,
-            folds=len(folds),
-            labels=self.labels()[held_out],
+            settings=settings,
+            problem=problem,
+            overlap=overlap,
             trained=int(ours["trained"]),
             total=methods.count(self.params),
             adapter_bytes=int(ours["bytes"]),
@@ -223,9 +236,14 @@ class _Job:
         return report.write_report(about, families, self.out)
 
     def train_all(
-        self, source: _Source, folds: list[Fold], merge: bool, stop: StopSignal
+        self,
+        source: _Source,
+        folds: list[Fold],
+        sequences: list[str],
+        merge: bool,
+        stop: StopSignal,
     ) -> dict[str, np.ndarray]:
-        """Held-out predictions of all folds, in the order of the rows."""
+        """Held-out predictions of all folds, in the order of the rows; `sequences` are of all."""
         encoder = open_encoder(source.params, self.experiment, self.settings, self.mesh)
         parts = []
         for number, fold in enumerate(folds):
@@ -234,7 +252,8 @@ class _Job:
             if part is None:
                 if folder != self.out:
                     self.say(f"{folder.relative_to(self.out)}:")
-                part = self.train_fold(encoder, fold, folder, source.kept, stop)
+                held_out = [sequences[row] for row in fold.test]
+                part = self.train_fold(encoder, fold, held_out, folder, source.kept, stop)
             if source.kept and merge and not (folder / MODEL).exists():
                 self.merge(folder)
             parts.append(part)
@@ -246,7 +265,13 @@ class _Job:
         return joined | {name: parts[0][name] for name in ("trained", "bytes")}
 
     def train_fold(
-        self, encoder: Encoder, fold: Fold, folder: pathlib.Path, kept: bool, stop: StopSignal
+        self,
+        encoder: Encoder,
+        fold: Fold,
+        held_out: list[str],
+        folder: pathlib.Path,
+        kept: bool,
+        stop: StopSignal,
     ) -> dict[str, np.ndarray]:
         """Trains one fold, scores nothing, writes what it leaves behind."""
         task = self.task
@@ -262,8 +287,6 @@ class _Job:
         outcome = training.train(problem, folder, lambda: stop.received is not None, self.say)
         if outcome is None:
             raise _Stopped
-        sequences = self.sequences()
-        held_out = [sequences[row] for row in fold.test]
         found = {
             "predictions": objective.predict(
                 encoder.predict(outcome.trained, outcome.head, held_out)
@@ -297,13 +320,3 @@ class _Job:
         found = load_adapter(folder, f"{parse_checkpoint(self.checkpoint)[0]}@{self.step}")
         save_model(folder / MODEL, found.encoder, found.trained, self.checkpoint)
         self.say(f"written: {folder / MODEL}")
-
-    def sequences(self) -> list[str]:
-        """Training, then test: the rows of the folds."""
-        test = () if self.task.test is None else self.task.test.sequences
-        return [*self.task.train.sequences, *test]
-
-    def labels(self) -> np.ndarray:
-        """Labels of the same rows."""
-        splits = [self.task.train] if self.task.test is None else [self.task.train, self.task.test]
-        return np.concatenate([split.labels for split in splits])

@@ -58,6 +58,35 @@ def test_join_puts_predictions_in_the_order_of_the_rows():
     assert metrics.class_scores(labels, joined)["mcc"] > 0.5
 
 
+def test_parted_takes_apart_what_join_put_together():
+    features, labels = noisy(60)
+    folds = splits("classes", labels, None, 3, 0)
+    fits = fit_all({1: features}, asked(labels, folds), logistic())[1]
+    parts = search.parted(folds, join(folds, fits))
+    for part, fit in zip(parts, fits, strict=True):
+        assert np.array_equal(part, fit.prediction)
+
+
+def test_scores_by_fold_are_those_of_each_fold_and_none_where_undefined():
+    labels = np.array([0, 1, 0, 1, 1, 1])
+    folds = [Fold(np.arange(4, 6), np.arange(4)), Fold(np.arange(4), np.arange(4, 6))]
+    parts = [np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]]), np.full((2, 2), 0.5)]
+    found = search.scores_by_fold(asked(labels, folds), parts)
+    assert list(found) == list(metrics.SCORERS["classes"].names)
+    expected = metrics.class_scores(labels[:4], parts[0])
+    assert {name: values[0] for name, values in found.items()} == expected
+    # The second fold holds one class.
+    assert (found["auroc"][1], found["accuracy"][1]) == (None, 0.0)
+
+
+def test_the_variant_of_the_best_inner_score_is_chosen_in_every_fold():
+    def fit(inner: float) -> search.Fit:
+        return search.Fit(np.zeros((1, 2)), inner, "", True)
+
+    fits = {3: [fit(0.1), fit(0.4), fit(0.2)], 6: [fit(0.3), fit(0.2), fit(0.2)]}
+    assert search.choose(fits) == [6, 3, 3]
+
+
 def test_scale_and_offset_of_features_do_not_matter():
     features, labels = noisy(60)
     (plain,) = fit_all({1: features}, asked(labels, ONE), logistic())[1]

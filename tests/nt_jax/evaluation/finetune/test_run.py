@@ -49,20 +49,24 @@ def test_folds_give_every_sequence_one_prediction_beside_controls(checkpoint, ta
     result = json.loads(done.stdout)
     assert result == json.loads((out / "result.json").read_text())
     names = [family["name"] for family in result["families"]]
-    assert names == ["ia3", "frozen head", "probe", "ia3, random init"]
+    assert names == ["ia3", "frozen head", "probe", "k-mers", "CNN", "ia3, random init"]
     assert (result["split"], result["scored"], len(result["curves"])) == ("2-fold", 80, 2)
     for entry in result["differences"]:
         score = entry["scores"]["mcc"]
         assert score["low"] <= score["value"] <= score["high"]
     rows = [row for row in read_rows(out / "results.parquet") if row.metric == "mcc"]
-    assert [(row.method, row.control) for row in rows] == [(n, n != "ia3") for n in names]
+    assert [(row.method, row.control, row.fold) for row in rows] == [
+        (name, name != "ia3", fold) for name in names for fold in (-1, 0, 1)
+    ]
     assert (out / "finetune.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.parent.name for path in out.glob("*/adapter.json")) == ["fold_0", "fold_1"]
     assert not list(out.rglob("checkpoints"))
     # Again: nothing is trained, the same result.
     again = run(*finetuning(checkpoint, table, out, *more))
     assert again.stdout == done.stdout
-    assert "step" not in again.stderr
+    for work in ("step", "inner"):
+        assert work in done.stderr
+        assert work not in again.stderr
 
 
 @pytest.mark.slow

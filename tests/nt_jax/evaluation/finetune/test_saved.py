@@ -16,6 +16,8 @@ from nt_jax.interchange.exporter import export_checkpoint
 from tests.nt_jax.evaluation.finetune.conftest import make_task, write_task
 
 QUIET = {"epochs": 1, "batch": 16, "progress": lambda text: None}
+RANK = 3
+"""Not the default: it is read from the description."""
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,16 @@ def folder(tmp_path_factory) -> pathlib.Path:
 def adapted(checkpoint, folder, tmp_path_factory) -> dict[str, pathlib.Path]:
     """Each method's folder; one short training each."""
     out = tmp_path_factory.mktemp("out")
-    for method in ("ia3", "full"):
-        finetune(checkpoint, folder, out / method, method=method, merge=True, **QUIET)
+    for method, more in (
+        ("ia3", {}),
+        ("lora", {"learning_rate": 1e-2, "rank": RANK}),
+        ("full", {}),
+    ):
+        finetune(checkpoint, folder, out / method, method=method, merge=True, **more, **QUIET)
     return {path.name: path for path in out.iterdir()}
 
 
-@pytest.mark.parametrize("method", ["ia3", "full"])
+@pytest.mark.parametrize("method", ["ia3", "lora", "full"])
 def test_loaded_again_it_predicts_the_same_bits(adapted, method: str):
     found = load_adapter(adapted[method])
     stored = read_arrays(adapted[method] / "held_out.npz")
@@ -47,26 +53,42 @@ def test_loaded_again_it_predicts_the_same_bits(adapted, method: str):
     assert predictions.shape == (40, 2)
 
 
-def test_an_adapter_is_kilobytes(adapted, loaded):
-    size = (adapted["ia3"] / ADAPTER).stat().st_size
-    vectors = loaded.num_layers * (2 * 16 + 32)
+def test_loaded_factors_are_those_that_were_trained(adapted, loaded):
+    """The second factor starts at zero: a file of the start would give the frozen model."""
+    found = load_adapter(adapted["lora"])
+    shapes = {"lora_a": (loaded.num_layers, 16, RANK), "lora_b": (loaded.num_layers, RANK, 16)}
+    modules = {f"nt/block/attention/{name}" for name in ("query", "value")}
+    assert set(found.trained) == modules
+    for arrays in found.trained.values():
+        assert {name: array.shape for name, array in arrays.items()} == shapes
+        assert np.abs(arrays["lora_b"]).max() > 1e-3
+    sequences = make_task("classes").test.sequences
+    stored = read_arrays(adapted["lora"] / "held_out.npz")
+    assert np.abs(found.predict(sequences) - stored["frozen"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["ia3", "lora"])
+def test_an_adapter_is_kilobytes(adapted, loaded, method: str):
+    size = (adapted[method] / ADAPTER).stat().st_size
+    added = loaded.num_layers * {"ia3": 2 * 16 + 32, "lora": 2 * RANK * (16 + 16)}[method]
     head = 16 * 2 + 2 + 2 * 16 + 2 * 2 + 1
-    assert 4 * (vectors + head) < size < 4 * (vectors + head) + 2000
-    stored = read_arrays(adapted["ia3"] / "held_out.npz")
+    assert 4 * (added + head) < size < 4 * (added + head) + 2000
+    stored = read_arrays(adapted[method] / "held_out.npz")
     assert stored["bytes"] == size
-    assert stored["trained"] == vectors
+    assert stored["trained"] == added
 
 
-def test_the_merged_workdir_is_a_checkpoint_like_any_other(adapted, loaded, tmp_path):
+@pytest.mark.parametrize("method", ["ia3", "lora"])
+def test_the_merged_workdir_is_a_checkpoint_like_any_other(adapted, loaded, tmp_path, method: str):
     sequences = make_task("classes").test.sequences[:8]
-    found = load_adapter(adapted["ia3"])
-    merged = load(adapted["ia3"] / MODEL)
+    found = load_adapter(adapted[method])
+    merged = load(adapted[method] / MODEL)
     ids = [found.encoder.tokenizer.encode(sequence) for sequence in sequences]
     np.testing.assert_allclose(
         merged.embed(sequences, layer=2), found.encoder.embed(found.trained, ids), atol=1e-5
     )
     assert np.abs(merged.embed(sequences) - loaded.embed(sequences)).max() > 1e-4
-    certificate = export_checkpoint(str(adapted["ia3"] / MODEL), "safetensors", tmp_path / "out")
+    certificate = export_checkpoint(str(adapted[method] / MODEL), "safetensors", tmp_path / "out")
     assert certificate.passed
 
 
