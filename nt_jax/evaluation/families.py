@@ -83,17 +83,17 @@ def compare(
     """Scores of all families, as plain values: {"families": [...], "differences": [...]}."""
     parts = [task.train] if task.test is None else [task.train, task.test]
     sequences = [sequence for split in parts for sequence in split.sequences]
-    groups = None
-    if all(split.groups is not None for split in parts):
-        groups = [group for split in parts for group in split.groups or ()]
     problem = Problem(
         kind=task.kind,
         truth=np.concatenate([split.labels for split in parts]),
         classes=len(task.classes),
-        groups=groups,
+        groups=search.row_groups(task),
         folds=folds,
         seed=settings.seed,
     )
+    for fold in folds:
+        # Refused here rather than behind an hour of embedding.
+        search.inner_folds(problem, fold)
     families, measured = [], []
     for source in _sources(loaded, task.name, sequences, problem, settings, cache, say):
         if source.constant is None:
