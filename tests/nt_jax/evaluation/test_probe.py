@@ -94,7 +94,10 @@ def test_files_are_written_and_tables_line_up(results):
     out, found = results
     assert read_results(out / "probe.json") == json.loads(json.dumps(found))
     rows = read_rows(out / "results.parquet")
-    assert {row.metric for row in rows} == {"mcc", "f1", "accuracy", "auroc", "auprc"}
+    names = ("mcc", "f1", "accuracy", "auroc", "auprc")
+    controls = ("random_init", "k-mers", "CNN")
+    differences = {f"{name}_minus_{control}" for name in names for control in controls}
+    assert {row.metric for row in rows} == {*names, *differences}
     assert {row.method for row in rows if not row.control} == {
         "trained, logistic", "trained, logistic, chosen",
     }  # fmt: skip
@@ -104,6 +107,11 @@ def test_files_are_written_and_tables_line_up(results):
         if (row.task, row.metric, row.method) == ("toy", "mcc", "trained, logistic, chosen")
     ]
     assert chosen_row.value == chosen(found[0], 0)["value"]
+    for entry, control in zip(found[0]["differences"], controls, strict=True):
+        (row,) = [row for row in rows if (row.task, row.metric) == ("toy", f"mcc_minus_{control}")]
+        assert {"value": row.value, "low": row.low, "high": row.high} == entry["mcc"]
+        assert (row.method, row.layer, row.fold) == ("trained, logistic, chosen", 0, -1)
+        assert not row.control
     assert {row.fold for row in rows if row.task == "folds3"} == {-1, 0, 1, 2}
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "probe.md").read_text()
