@@ -201,20 +201,31 @@ def _details(result: Result) -> str:
 
 def _about(result: Result) -> str:
     """Checkpoint, data, split, what was dropped, what pretraining has seen."""
-    settings, audit, overlap = result["settings"], result["audit"], result["overlap"]
+    settings = result["settings"]
     most = settings["max_sequences"]
     limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
     classes = f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
-    seen = (
-        f"Overlap with the pretraining windows unknown: {overlap['problem']}."
-        if "problem" in overlap
-        else f"{Overlap(**overlap).line()}."
-    )
     return (
         f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
         f"{classes if result['classes'] else ''}"
         f"{result['train']:,} training sequences, {result['scored']:,} scored "
         f"({result['split']} split); {limit}; seed {settings['seed']}; {settings['pooling']} "
         f"pooling; head: {settings['head']}.\n\n"
-        f"{Audit(**{**audit, 'notes': tuple(audit['notes'])}).line()}. {seen}"
+        f"{checked(result)}"
     )
+
+
+def checked(result: Result) -> str:
+    """What the data are like: read, dropped, repeated, seen in pretraining; two sentences."""
+    overlap = result["overlap"]
+    seen = (
+        f"Overlap with the pretraining windows unknown: {overlap['problem']}."
+        if "problem" in overlap
+        else f"{Overlap(**overlap).line()}."
+    )
+    return f"{Audit.from_plain(result['audit']).line()}. {seen}"
+
+
+def data_lines(results: Sequence[Result]) -> list[str]:
+    """`checked` of each result behind its name, for the end of a table."""
+    return [f"{title(result)}: {checked(result)}" for result in results]

@@ -16,6 +16,7 @@ from nt_jax.evaluation.results import read_rows
 from nt_jax.evaluation.search import Fit
 from nt_jax.evaluation.summary import read_results
 from nt_jax.evaluation.tasks import Audit, Split, Task
+from nt_jax.evaluation.tasks.task import Within
 
 TRAIN = 90
 
@@ -256,10 +257,20 @@ def test_measurements_and_several_labels_are_probed_like_classes(loaded, tmp_pat
 
 
 def test_the_audit_tells_what_pretraining_has_seen(loaded, tmp_path):
-    """Without the windows it says that it does not know."""
-    (result,) = run(loaded, [task()], tmp_path, layers=[1])
+    """Without the windows it says that it does not know: in the tables, and under the last one."""
+    said: list[str] = []
+    audited = dataclasses.replace(
+        task(), audit=dataclasses.replace(task().audit, test_within=Within(4, 3, 2))
+    )
+    (result,) = run(loaded, [audited], tmp_path, layers=[1], progress=said.append)
     assert "data.path is empty" in result["overlap"]["problem"]
-    assert "Overlap with the pretraining windows unknown" in (tmp_path / "probe.md").read_text()
+    final = said[-1]
+    for text in (final, (tmp_path / "probe.md").read_text()):
+        assert "Overlap with the pretraining windows unknown" in text
+        assert "read toy.csv 140; dropped from training: 0 also in test" in text
+        assert "within test, all kept and scored: 4 repeats, 3 with two labels, 2 with" in text
+    lines = final.splitlines()
+    assert [line[:6] for line in lines] == ["| task", "| :---", "| toy ", "toy: r", "writte"]
 
 
 def test_embeddings_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
