@@ -17,7 +17,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=0, help="windows, evenly; 0 is all")
     parser.add_argument("--batch", type=int, default=16, help="windows at a time")
     parser.add_argument("--length", type=int, default=0, help="tokens; 0 is as trained")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write the JSON here too")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=None,
+        help="write the result here too: .parquet or .jsonl as rows of the table that all "
+        "evaluation jobs share, any other name as JSON",
+    )  # fmt: skip
     common.as_json(parser)
 
 
@@ -26,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from nt_jax import runtime
 
     runtime.configure()
-    from nt_jax.evaluation.masked import evaluate, format_result
+    from nt_jax.evaluation.masked import evaluate, format_result, write_result
 
     result = evaluate(
         options.checkpoint,
@@ -37,7 +41,6 @@ def run(options: argparse.Namespace) -> None:
         batch=options.batch,
         length=options.length,
     )
-    text = json.dumps(result, indent=2)
     if options.out:
-        options.out.write_text(text + "\n")
-    print(text if options.json else format_result(result))
+        write_result(options.out, result)
+    print(json.dumps(result, indent=2) if options.json else format_result(result))

@@ -8,6 +8,9 @@ from typing import Any
 from nt_jax.commands import options as common
 from nt_jax.commands.bars import count_bar
 
+MOST_TEXTS = 8
+"""Texts of a label that are named on the terminal; the JSON has them all."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
@@ -31,8 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.pooling(parser)
     parser.add_argument(
-        "--label", default=None, metavar="NAME[<X|>X|=TEXT]",
-        help="INFO field or column: measured effects, or two classes; rank the scores by it",
+        "--label", default=None, metavar="NAME[<X|>X|=POS,..:NEG,..]",
+        help="INFO field or column: measured effects, or two classes; rank the scores by it. "
+        "CLNSIG=Pathogenic,Likely_pathogenic:Benign,Likely_benign leaves all other texts "
+        "unlabelled; NAME=TEXT makes all other texts negatives",
     )  # fmt: skip
     parser.add_argument(
         "--group", default=None, metavar="NAME",
@@ -92,6 +97,9 @@ def _table(label: dict[str, Any]) -> list[str]:
     if "positives" in label:
         count += f", {label['positives']:,} positive (label {label['positive']:g})"
     lines = [f"{label['label']}: {count}; 95 % intervals"]
+    lines += [
+        f"  {side}: {_texts(found)}" for side, found in label.get("texts", {}).items() if found
+    ]
     groups = {None: label["alleles"], **label["groups"]}
     for group, alleles in groups.items():
         name = "all" if group is None else group
@@ -101,6 +109,15 @@ def _table(label: dict[str, Any]) -> list[str]:
                 numbers = "".join(f"{_number(entry[metric]):>26}" for metric in metrics)
                 lines.append(f"  {entry['score']:<30}{numbers}")
     return lines
+
+
+def _texts(found: dict[str, int]) -> str:
+    """The most frequent ones by name."""
+    shown = [f"{text} {count:,}" for text, count in list(found.items())[:MOST_TEXTS]]
+    if len(found) > MOST_TEXTS:
+        rest = sum(found.values()) - sum(list(found.values())[:MOST_TEXTS])
+        shown.append(f"{len(found) - MOST_TEXTS} more {rest:,}")
+    return ", ".join(shown)
 
 
 def _number(entry: dict[str, float | None]) -> str:

@@ -37,7 +37,10 @@ class Items(NamedTuple):
 
 
 def from_fasta(path: pathlib.Path) -> Items:
-    """Every record of a FASTA; names are labels. InputError as the reader raises it."""
+    """Every record of a FASTA with its name and start; no record has a label.
+
+    Raises InputError as the reader does.
+    """
     items = Items([], {"name": [], "start": [], "label": []}, [])
     for contig in read_fasta(path):
         items.sequences.append(contig.bases.tobytes().decode())

@@ -82,6 +82,9 @@ def compare(
 ) -> dict[str, Any]:
     """Scores of all families, as plain values: {"families": [...], "differences": [...]}."""
     sequences, problem = problem_of(task, folds, settings.seed)
+    for fold in folds:
+        # Refused here rather than behind an hour of embedding.
+        search.inner_folds(problem, fold)
     families, measured = [], []
     for source in _sources(loaded, task.name, sequences, problem, settings, cache, say):
         fits = fits_of(source, task, settings, out)
@@ -98,14 +101,11 @@ def compare(
 def problem_of(task: Task, folds: list[Fold], seed: int) -> tuple[list[str], Problem]:
     """The sequences of a task, training before test, and what is to be predicted of them."""
     parts = [task.train] if task.test is None else [task.train, task.test]
-    groups = None
-    if all(split.groups is not None for split in parts):
-        groups = [group for split in parts for group in split.groups or ()]
     problem = Problem(
         kind=task.kind,
         truth=np.concatenate([split.labels for split in parts]),
         classes=len(task.classes),
-        groups=groups,
+        groups=search.row_groups(task),
         folds=folds,
         seed=seed,
     )

@@ -27,6 +27,11 @@ _HEAD_NUMBERS: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
+def tokens_seen(config: Experiment, step: int) -> int:
+    """Tokens that `step` steps have read; -1 for parameters from elsewhere (step 0)."""
+    return step * config.train.global_batch * config.data.sequence_length or UNKNOWN_TOKENS
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadedModel:
     """Parameters with everything needed to run them. Layers are 1-based."""
@@ -50,9 +55,7 @@ class LoadedModel:
     @property
     def tokens(self) -> int:
         """Tokens seen in training up to this step; -1 for parameters from elsewhere (step 0)."""
-        train = self.config.train
-        seen = self.step * train.global_batch * self.config.data.sequence_length
-        return seen if self.step else UNKNOWN_TOKENS
+        return tokens_seen(self.config, self.step)
 
     @property
     def context(self) -> int:

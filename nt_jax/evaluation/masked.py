@@ -1,5 +1,6 @@
 """`nt-jax evaluate`: masked-token loss, perplexity and accuracy of any checkpoint on any genome."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -10,10 +11,19 @@ import numpy as np
 from nt_jax import data, workdir
 from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.errors import InputError
+from nt_jax.evaluation.loading import tokens_seen
+from nt_jax.evaluation.results import ENDINGS, Row, difference_name, write_rows
+from nt_jax.files import write_atomically
 from nt_jax.model.factory import build_model
 from nt_jax.model.flash import attention_here
 from nt_jax.step import make_eval_step
 from nt_jax.validation import unigram_log_probabilities, validate
+
+METRICS = (
+    "loss", "perplexity", "accuracy", "mask_loss", "mask_perplexity", "mask_accuracy",
+    "mask_bits_per_base", "unigram_mask_loss", "unigram_bits_per_base",
+)  # fmt: skip
+"""Numbers of a result that become rows, besides the difference to the unigram baseline."""
 
 
 def evaluate(
@@ -65,11 +75,43 @@ def evaluate(
     return {
         "checkpoint": str(folder),
         "step": step,
+        "tokens": tokens_seen(experiment, step),
         "data": str(fasta or source.path),
         "split": split,
         "sequence_length": length,
         **result,
     }
+
+
+def result_rows(result: dict[str, Any]) -> list[Row]:
+    """The result of `evaluate` in the schema of `results`, all of `METRICS`.
+
+    The task is the data's name and its split, the method `masked tokens`, as in the attention job.
+    """
+    common: dict[str, Any] = {
+        "checkpoint": result["checkpoint"],
+        "step": result["step"],
+        "tokens": result["tokens"],
+        "task": f"{pathlib.Path(result['data']).name}: {result['split']}",
+        "method": "masked tokens",
+    }
+    rows = [
+        Row(**common, metric=metric, control=metric.startswith("unigram"), value=result[metric])
+        for metric in METRICS
+    ]
+    difference = {
+        part: result[f"mask_difference{end}"]
+        for part, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
+    return [*rows, Row(**common, metric=difference_name("mask_loss", "unigram"), **difference)]
+
+
+def write_result(out: pathlib.Path, result: dict[str, Any]) -> None:
+    """Rows of the common table for `.parquet` and `.jsonl`, for any other ending the JSON."""
+    if out.suffix in ENDINGS:
+        write_rows(out, result_rows(result))
+    else:
+        write_atomically(out, json.dumps(result, indent=2) + "\n")
 
 
 def format_result(result: dict[str, Any]) -> str:

@@ -22,7 +22,14 @@ from nt_jax.evaluation.figure import save_figure
 from nt_jax.evaluation.leakage import known_overlap
 from nt_jax.evaluation.loading import LoadedModel, load
 from nt_jax.evaluation.results import write_rows
-from nt_jax.evaluation.summary import RESULTS, overview, read_results, tidy, to_markdown
+from nt_jax.evaluation.summary import (
+    RESULTS,
+    data_lines,
+    overview,
+    read_results,
+    tidy,
+    to_markdown,
+)
 from nt_jax.evaluation.tasks import Fold, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.files import owning, write_atomically
@@ -161,7 +168,8 @@ def _probe_tasks(
     write_atomically(out / TABLES, to_markdown(stored))
     write_atomically(out / FIGURE, save_figure(stored))
     write_rows(out / TIDY, tidy(stored))
-    progress(f"{overview(results)}\nwritten: {out / TABLES}, {RESULTS}, {FIGURE}, {TIDY}")
+    told = [overview(results), *data_lines(results)]
+    progress("\n".join([*told, f"written: {out / TABLES}, {RESULTS}, {FIGURE}, {TIDY}"]))
     return results
 
 

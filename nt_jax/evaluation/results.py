@@ -7,11 +7,20 @@
 | tokens | int64 | tokens seen in training up to that step; -1 where the run does not say |
 | task | string | labelled set, variant set or annotation |
 | layer | int32 | 1-based; 0 where the number is not of a layer |
-| method | string | what was fitted on what: `logistic`, `mlp`, `ia3`, `llr`, `k-mers, k = 6` ... |
+| method | string | what was fitted on what: `trained, logistic`, `CNN`, `ia3`, `-llr` ... |
 | control | bool | random initialisation, k-mers, CNN ...: what a score is held against |
 | fold | int32 | 0-based; -1 for all held-out rows together |
-| metric | string | `mcc`, `auroc`, `spearman` ... |
+| metric | string | `mcc`, `auroc`, `spearman` ..., and differences such as `mcc_minus_k-mers` |
 | value, low, high | float64 | score and its 95 % interval; null where undefined or not computed |
+
+Methods begin with what was fitted or scored (`trained`, `random init`, `k-mers` ...). A row whose
+method ends in `, chosen` is of the layer (or k) that cross-validation within the training sequences
+picked in each fold; its layer is 0.
+
+A difference to a control is a row of the method that it speaks of: its metric is the metric's name,
+`_minus_` and the control (`difference_name`): `mcc_minus_random_init`, `mcc_minus_k-mers`,
+`mask_loss_minus_unigram`. Its interval is that of paired resamples; `control` is false. So
+`metric == "mcc"` never picks a difference up.
 
 Parquet and JSONL hold the same rows; either is one query away from any table or plot.
 """
@@ -68,6 +77,11 @@ class Row:
     value: float | None
     low: float | None = None
     high: float | None = None
+
+
+def difference_name(metric: str, control: str) -> str:
+    """Metric of a difference: `mcc` and `random init` give `mcc_minus_random_init`."""
+    return f"{metric}_minus_{control.replace(' ', '_')}"
 
 
 def write_rows(path: str | pathlib.Path, rows: Iterable[Row]) -> None:

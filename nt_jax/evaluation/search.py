@@ -23,9 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from nt_jax.errors import InputError
 from nt_jax.evaluation import heads
 from nt_jax.evaluation.metrics import SCORERS
-from nt_jax.evaluation.tasks import Fold, Kind
+from nt_jax.evaluation.tasks import Fold, Kind, Task
 from nt_jax.evaluation.tasks.folds import splits
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -106,7 +107,7 @@ class Problem:
     """As `Split.labels`, of all rows."""
     classes: int
     groups: Sequence[str] | None
-    """Of all rows, if there are any."""
+    """Of all rows, if the training rows have any; inner folds keep them whole."""
     folds: Sequence[Fold]
     seed: int
 
@@ -128,14 +129,35 @@ def fit_all(
     return fits
 
 
+def row_groups(task: Task) -> list[str] | None:
+    """Groups of the rows of a `Problem`, those of training first; None where training has none.
+
+    A given test split may have none of its own: none of its rows are ever in an inner fold.
+    """
+    if task.train.groups is None:
+        return None
+    if task.test is None:
+        return list(task.train.groups)
+    return [*task.train.groups, *(task.test.groups or [""] * len(task.test))]
+
+
 def inner_folds(problem: Problem, fold: Fold, most: int = INNER_FOLDS) -> list[Fold]:
-    """Splits of a fold's training rows: as many as its scarcest class or its groups allow."""
+    """Splits of a fold's training rows: as many as its scarcest class or its groups allow.
+
+    Raises InputError where all of them are of one group.
+    """
     truth = problem.truth[fold.train]
     groups = None if problem.groups is None else [problem.groups[row] for row in fold.train]
     if problem.kind == "classes":
         most = min(most, int(np.unique(truth, return_counts=True)[1].min()))
     if groups is not None:
         most = min(most, len(set(groups)))
+        if len(set(groups)) < 2:
+            raise InputError(
+                f"all {len(groups):,} training sequences are of the group {groups[0]!r}: "
+                "hyper-parameters are chosen between groups, at least 2 are needed; drop the "
+                "column 'group' or name smaller groups"
+            )
     found = splits(problem.kind, truth, groups, max(2, most), problem.seed)
     return [Fold(fold.train[part.train], fold.train[part.test]) for part in found]
 

@@ -9,7 +9,7 @@ from typing import Any
 from nt_jax.errors import InputError
 from nt_jax.evaluation.leakage import overlap_line
 from nt_jax.evaluation.metrics import SCORERS
-from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row
+from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row, difference_name
 from nt_jax.evaluation.table import aligned
 from nt_jax.evaluation.tasks.task import Audit
 
@@ -119,7 +119,9 @@ def to_markdown(results: Sequence[Result]) -> str:
 
 
 def tidy(results: Sequence[Result]) -> list[Row]:
-    """Every score of every variant and fold, and of what each family chose (layer 0), as rows."""
+    """Every score of every variant and fold, of what each family chose (layer 0), and its paired
+    differences to the controls, as rows.
+    """
     return [
         row for result in results for family in result["families"] for row in _rows(result, family)
     ]
@@ -128,6 +130,7 @@ def tidy(results: Sequence[Result]) -> list[Row]:
 def _rows(result: Result, family: Result) -> Iterator[Row]:
     head, unit = result["settings"]["head"], family["unit"]
     name = family["name"] if unit == "network" else f"{family['name']}, {head}"
+    differences = result["differences"] if family["name"] == "trained" else []
 
     def row(method: str, layer: int, fold: int, metric: str, **score: float | None) -> Row:
         return Row(
@@ -144,7 +147,11 @@ def _rows(result: Result, family: Result) -> Iterator[Row]:
         )
 
     for metric in SCORERS[result["kind"]].names:
-        yield row(f"{name}, chosen", NO_LAYER, ALL_FOLDS, metric, **family["chosen"][metric])
+        chosen = f"{name}, chosen"
+        yield row(chosen, NO_LAYER, ALL_FOLDS, metric, **family["chosen"][metric])
+        for entry in differences:
+            against = difference_name(metric, entry["against"])
+            yield row(chosen, NO_LAYER, ALL_FOLDS, against, **entry[metric])
         for variant in family["variants"]:
             layer = variant[unit] if unit == "layer" else NO_LAYER
             method = f"{name}, k = {variant['k']}" if unit == "k" else name
@@ -194,16 +201,26 @@ def _details(result: Result) -> str:
 
 def _about(result: Result) -> str:
     """Checkpoint, data, split, what was dropped, what pretraining has seen."""
-    settings, audit, overlap = result["settings"], result["audit"], result["overlap"]
+    settings = result["settings"]
     most = settings["max_sequences"]
     limit = f"at most {most:,} sequences of each split were drawn" if most else "no subsampling"
     classes = f"{len(result['classes'])} classes ({', '.join(result['classes'])}); "
-    seen = overlap_line(overlap)
     return (
         f"Checkpoint `{result['checkpoint']}`, step {result['step']}. "
         f"{classes if result['classes'] else ''}"
         f"{result['train']:,} training sequences, {result['scored']:,} scored "
         f"({result['split']} split); {limit}; seed {settings['seed']}; {settings['pooling']} "
         f"pooling; head: {settings['head']}.\n\n"
-        f"{Audit(**{**audit, 'notes': tuple(audit['notes'])}).line()}. {seen[0].upper()}{seen[1:]}."
+        f"{checked(result)}"
     )
+
+
+def checked(result: Result) -> str:
+    """What the data are like: read, dropped, repeated, seen in pretraining; two sentences."""
+    seen = overlap_line(result["overlap"])
+    return f"{Audit.from_plain(result['audit']).line()}. {seen[0].upper()}{seen[1:]}."
+
+
+def data_lines(results: Sequence[Result]) -> list[str]:
+    """`checked` of each result behind its name, for the end of a table."""
+    return [f"{title(result)}: {checked(result)}" for result in results]

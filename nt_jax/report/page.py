@@ -10,7 +10,7 @@ import numpy as np
 
 from nt_jax.config import to_json
 from nt_jax.evaluation.metrics import SCORERS
-from nt_jax.evaluation.summary import format_score, latest, metric_name, title
+from nt_jax.evaluation.summary import checked, format_score, latest, metric_name, title
 from nt_jax.files import write_atomically
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
@@ -249,8 +249,13 @@ def _probes(run: Run) -> str:
         '<p class="soft">Score [95 % bootstrap interval over the scored sequences]. The layer is '
         "chosen by cross-validation within the training sequences; differences are paired.</p>"
     )
+    body += facts([(title(result), checked(result)) for result in shown])
     figures = figure(
-        probe_plots.bars(run.probes), "Chosen layer beside its controls, newest step.", width="page"
+        probe_plots.bars(run.probes),
+        " ".join(
+            ["Chosen layer beside its controls, newest step.", *probe_plots.anchor_notes(shown)]
+        ),
+        width="page",
     )
     figures += figure(
         probe_plots.layers_plot(run.probes),

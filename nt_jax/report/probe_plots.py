@@ -1,6 +1,6 @@
 """Plots of probe results: by layer, against tokens, layers x tasks, beside controls and anchors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from nt_jax.evaluation.figure import COLOURS, probe_figure
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.summary import latest, metric_name, title
-from nt_jax.evaluation.tasks.anchors import anchors
+from nt_jax.evaluation.tasks.anchors import Anchor, anchors
 from nt_jax.report.plots import GREY, INK, WIDE, drawn, styled, svg
 
 Result = dict[str, Any]
@@ -81,7 +81,11 @@ def heat_map(results: Sequence[Result]) -> str:
 
 
 def bars(results: Sequence[Result]) -> str:
-    """Every family of the newest step of every task; published scores as marks where known."""
+    """Every family of the newest step of every task.
+
+    Published scores are marks, where known and of the metric of the bars; `anchor_notes` has the
+    rest.
+    """
     shown = latest(results)
     with styled("bars"):
         figure = Figure(figsize=(WIDE[0], 3.6), layout="constrained")
@@ -104,7 +108,7 @@ def bars(results: Sequence[Result]) -> str:
         labels: dict[str, str] = {}
         marks = iter("D^vsP*X")
         for row, result in enumerate(shown):
-            for anchor in anchors(result["task"]):
+            for anchor in _drawn(result):
                 new = anchor.model not in labels
                 labels.setdefault(anchor.model, next(marks))
                 axes.plot(
@@ -122,6 +126,41 @@ def bars(results: Sequence[Result]) -> str:
         axes.set_ylabel(_metrics(shown))
         figure.legend(loc="outside lower center", ncols=4)
         return svg(figure)
+
+
+def anchor_notes(results: Sequence[Result]) -> list[str]:
+    """Sentences on published scores that `bars` does not draw.
+
+    Those of another metric than their bars, and means over a whole suite, which no single task
+    can be held against.
+    """
+    notes = []
+    for result in results:
+        others = [anchor for anchor in anchors(result["task"]) if anchor not in _drawn(result)]
+        for metric in dict.fromkeys(anchor.metric for anchor in others):
+            scores = _listed(anchor for anchor in others if anchor.metric == metric)
+            notes.append(
+                f"Not drawn, because {metric} is not {metric_name(_first(result))}: published "
+                f"{metric} of {result['task']}, {scores}."
+            )
+    suites = (result["task"].partition("/")[0] for result in results if "/" in result["task"])
+    for suite in dict.fromkeys(suites):
+        if means := anchors(suite):
+            notes.append(
+                f"Published means over all tasks of {suite} ({means[0].metric}), not drawn: "
+                f"{_listed(means)}."
+            )
+    return notes
+
+
+def _listed(found: Iterable[Anchor]) -> str:
+    return ", ".join(f"{anchor.model} {anchor.value:.3f}" for anchor in found)
+
+
+def _drawn(result: Result) -> list[Anchor]:
+    """Published scores of the metric that the bars of a result show."""
+    metric = metric_name(_first(result))
+    return [anchor for anchor in anchors(result["task"]) if anchor.metric == metric]
 
 
 def _first(result: Result) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from nt_jax import cli
 from nt_jax.config import MaskingConfig
+from nt_jax.evaluation.results import read_rows
 from nt_jax.masking import mask_tokens, row_keys
 from nt_jax.tokenizers import KmerTokenizer
 from tests.nt_jax.runs import make_dataset, make_experiment, run
@@ -123,12 +124,16 @@ def test_a_workdir_of_another_experiment_or_of_something_else(folder, capfd, tmp
     capfd.readouterr()
 
     evaluate = ["evaluate", "--checkpoint", f"{tmp_path}/run", "--data", f"{folder}/data"]
-    assert cli.main([*evaluate, "--json", "--windows", "16", "--batch", "8"]) == 0
+    out = tmp_path / "evaluation.parquet"
+    evaluate += ["--json", "--windows", "16", "--batch", "8"]
+    assert cli.main([*evaluate, "--out", str(out)]) == 0
     result = json.loads(capfd.readouterr().out)
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     final = [json.loads(row) for row in rows if '"validation"' in row][-1]
     assert result["windows"] == final["windows"] == 16
     assert result["mask_loss"] == pytest.approx(final["mask_loss"], rel=1e-5)
+    values = {row.metric: (row.value, row.tokens) for row in read_rows(out)}
+    assert values["mask_loss"] == (result["mask_loss"], final["tokens"])
 
     assert cli.main(["data", "trace", f"{tmp_path}/run", "--step", "10", "--json"]) == 0
     traced = [json.loads(line) for line in capfd.readouterr().out.splitlines()]

@@ -20,7 +20,7 @@ from nt_jax.evaluation.elements.tables import (
     select,
     too_few,
 )
-from nt_jax.evaluation.results import Row
+from nt_jax.evaluation.results import NO_LAYER, Row
 from nt_jax.evaluation.table import aligned
 
 _METHOD = (
@@ -265,18 +265,24 @@ def result_rows(result: Result) -> Iterator[Row]:
                 **common, task=f"{name}: {element}", method="masked tokens", metric=metric,
                 control=metric.startswith(("unigram", "random_init")), **score._asdict(),
             )  # fmt: skip
+    probed = {**common, "task": f"{name}: element probe"}
     for family in () if isinstance(result.families, str) else result.families:
-        for variant, scores in family.variants.items():
-            is_layer = family.unit == "layer"
-            method = f"logistic, {family.name}"
-            if family.unit == "k":
-                method += f", k = {variant}"
-            for metric, score in scores.items():
-                yield Row(
-                    **common, task=f"{name}: element probe", layer=variant if is_layer else 0,
-                    method=method, control=family.name != "trained", metric=metric,
-                    **score._asdict(),
-                )  # fmt: skip
+        yield from probe_rows(family, probed)
+
+
+def probe_rows(family: Family, common: dict[str, Any]) -> Iterator[Row]:
+    """Every variant, and what the folds chose, in the names that `nt-jax probe` uses."""
+    name = f"{family.name}, logistic"
+    found = [(f"{name}, chosen", NO_LAYER, family.chosen)]
+    for variant, scores in family.variants.items():
+        method = f"{name}, k = {variant}" if family.unit == "k" else name
+        found.append((method, variant if family.unit == "layer" else NO_LAYER, scores))
+    for method, layer, scores in found:
+        for metric, score in scores.items():
+            yield Row(
+                **common, layer=layer, method=method, control=family.name != "trained",
+                metric=metric, **score._asdict(),
+            )  # fmt: skip
 
 
 def summary(result: Result) -> dict[str, Any]:

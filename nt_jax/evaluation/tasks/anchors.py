@@ -24,6 +24,7 @@ class Anchor:
 
 _SPACE = "Yang et al., ICML 2025, arXiv:2506.01833 (NT and DNABERT-2 columns after the NT paper)"
 _GUE = "Zhou et al., ICLR 2024, arXiv:2306.15006"
+_GUE_MEAN = "MCC, of virus/covid F1"
 _NT = SUITES["nt"].paper
 
 _NT_TASKS = (
@@ -53,8 +54,8 @@ _GUE_SCORES = (
 
 ANCHORS: tuple[Anchor, ...] = (
     Anchor("nt", "NT-v2-250M-multi", "MCC", 0.769, _NT),
-    Anchor("gue", "NT-2.5B-multi", "MCC", 0.6693, _GUE),
-    Anchor("gue", "DNABERT-2", "MCC", 0.6680, _GUE),
+    Anchor("gue", "NT-2.5B-multi", _GUE_MEAN, 0.6693, _GUE),
+    Anchor("gue", "DNABERT-2", _GUE_MEAN, 0.6680, _GUE),
     *(
         Anchor(f"nt/{task}", model, "MCC", value, _SPACE)
         for model, values in _NT_MCC.items()

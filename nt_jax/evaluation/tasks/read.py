@@ -11,7 +11,7 @@ from nt_jax.evaluation.tasks.examples import Row
 from nt_jax.evaluation.tasks.intervals import read_description, read_intervals
 from nt_jax.evaluation.tasks.labels import Encoding, encoding, kind_of
 from nt_jax.evaluation.tasks.layouts import Parts, read_parts
-from nt_jax.evaluation.tasks.leakage import without_leakage
+from nt_jax.evaluation.tasks.leakage import within, without_leakage
 from nt_jax.evaluation.tasks.task import Audit, Split, Task
 
 SIMULATION = "simulation.json"
@@ -75,6 +75,8 @@ def assemble(path: pathlib.Path, name: str, parts: Parts, notes: Sequence[str]) 
         ambiguous_letters=sum(row.ambiguous for row in train + test),
         shared_groups=len({row.group for row in kept} & {row.group for row in test} - {None}),
         notes=tuple(notes),
+        train_within=within(kept, kind),
+        test_within=within(test, kind) if test_name else None,
     )
     marks = [parent / SIMULATION for parent in path.resolve().parents[:3]]
     simulated = any(mark.is_file() for mark in marks)

@@ -12,7 +12,7 @@ N is the number of sequences of a split, C of classes.
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -44,6 +44,29 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Within:
+    """What a set of sequences has twice; all of it is kept, and an interval that takes the
+    sequences for independent is too narrow where they repeat.
+    """
+
+    repeated: int
+    """Sequences that stood before with the same label, on either strand."""
+    conflicting: int
+    """Sequences that carry two labels or values, all of their rows."""
+    conflicting_reversed: int
+    """Sequences whose reverse complement carries another label, all of their rows; the same
+    sequence has one label only.
+    """
+
+    def line(self) -> str:
+        """A clause for people."""
+        return (
+            f"{self.repeated:,} repeats, {self.conflicting:,} with two labels, "
+            f"{self.conflicting_reversed:,} with another label on the other strand"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Audit:
     """What was read and what was taken out; nothing is dropped without being counted."""
 
@@ -63,6 +86,20 @@ class Audit:
     """Groups that stand both in training and in test, as the given split has it."""
     notes: tuple[str, ...] = ()
     """What else people should know, each a clause: intervals passed over, files not found."""
+    train_within: Within | None = None
+    """Of the training sequences that stay; None: not counted."""
+    test_within: Within | None = None
+    """Of the test split; None: not counted, or there is none."""
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Audit":
+        """The inverse of `dataclasses.asdict`, through JSON too."""
+        inner = {
+            name: Within(**plain[name])
+            for name in ("train_within", "test_within")
+            if plain.get(name) is not None
+        }
+        return cls(**{**plain, **inner, "notes": tuple(plain["notes"])})
 
     def line(self) -> str:
         """One line for people."""
@@ -74,6 +111,13 @@ class Audit:
             f"labels, {self.repeated} repeats",
             f"{self.ambiguous_letters} ambiguous letters read as N",
         ]
+        if self.train_within and self.train_within.conflicting_reversed:
+            parts.append(
+                f"kept in training: {self.train_within.conflicting_reversed:,} with another label "
+                "on the other strand"
+            )
+        if self.test_within:
+            parts.append(f"within test, all kept and scored: {self.test_within.line()}")
         if self.shared_groups:
             parts.append(f"warning: {self.shared_groups} groups stand in training and in test")
         return "; ".join([*parts, *self.notes])

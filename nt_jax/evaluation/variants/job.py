@@ -27,7 +27,7 @@ from nt_jax.evaluation.embeddings import parameters_digest
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
 from nt_jax.evaluation.variants import controls, haplotypes, labelled, output, scores
 from nt_jax.evaluation.variants.haplotypes import Reason
-from nt_jax.evaluation.variants.labels import Label, parse_label
+from nt_jax.evaluation.variants.labels import Label, Tally, parse_label
 from nt_jax.evaluation.variants.parts import Parts
 from nt_jax.evaluation.variants.reading import Site, Source, open_vcf
 from nt_jax.evaluation.variants.reference import Reference, open_reference
@@ -144,7 +144,7 @@ def score(
             source,
             settings,
         )
-        contigs, records = _survey(job, sorted_for=output.needs_order(outs))
+        contigs, records, texts = _survey(job, sorted_for=output.needs_order(outs))
         kept = parts.count()
         if kept:
             tell(f"going on behind {min(kept * CHUNK, records):,} of {records:,} records")
@@ -158,6 +158,8 @@ def score(
             summary["label"] = labelled.evaluate(
                 parts, settings.label, settings.group, job.columns, settings.seed
             )
+            if texts is not None:
+                summary["label"]["texts"] = texts.plain()
             rows = list(labelled.rows(summary["label"], loaded, checkpoint, source.path))
             summary["results"] = str(output.write_results(outs[0], rows))
         parts.remove()
@@ -217,9 +219,12 @@ def _log_counts(loaded: LoadedModel, checkpoint: str) -> Float[np.ndarray, " kme
     return np.log(counts[slice(*loaded.tokenizer.kmer_ids)] + 1.0)
 
 
-def _survey(job: Job, sorted_for: pathlib.Path | None) -> tuple[list[str], int]:
-    """Reads the input once: its contigs in order, its records; raises InputError."""
+def _survey(job: Job, sorted_for: pathlib.Path | None) -> tuple[list[str], int, Tally | None]:
+    """Reads the input once: its contigs in order, its records, the texts of a label that names
+    some; raises InputError.
+    """
     label, records = job.settings.label, 0
+    texts = Tally(label) if label and label.test == "=" else None
     labels: set[float | None] = set()
     contigs: dict[str, None] = {}
     last = ("", 0)
@@ -235,18 +240,20 @@ def _survey(job: Job, sorted_for: pathlib.Path | None) -> tuple[list[str], int]:
                 )
             last = (site.chrom, site.pos)
         contigs[site.chrom] = None
-        if label and len(labels - {None}) < 2:
-            labels |= {label.value(values[0], where) for values in site.values}
-        elif label:
-            for values in site.values:
-                label.value(values[0], where)
+        for values in site.values if label else ():
+            assert label is not None
+            value = label.value(values[0], where)
+            if texts is not None:
+                texts.add(values[0], value)
+            if len(labels - {None}) < 2:
+                labels.add(value)
     if not records:
         raise InputError(f"{job.source.path}: no variant in it")
     if label and len(labels - {None}) < 2:
         found = ", ".join(f"{value:g}" for value in labels if value is not None) or "no value"
         raise InputError(f"{job.source.path}: --label {label} gives only {found}, nothing to rank")
     job.reference.check_contigs(contigs, job.source.path)
-    return list(contigs), records
+    return list(contigs), records, texts
 
 
 def _score_parts(job: Job, parts: Parts, records: int, progress: Progress) -> None:

@@ -1,9 +1,13 @@
 """The heads of a probe against scikit-learn on the same problems."""
 
+import warnings
+
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -96,6 +100,11 @@ def test_constant_features_say_nothing():
 
 @pytest.mark.parametrize("hidden", [(32,), (16, 16)])
 def test_an_mlp_learns_what_no_line_can_separate(hidden: tuple[int, ...]):
+    """As well as scikit-learn's with the same layers, rate, number of steps and whole batches.
+
+    Initialisation, schedule and decay differ, so only the scores can be compared: 0.1 MCC is about
+    five of the 100 held-out rows.
+    """
     rng = np.random.default_rng(1)
     features = rng.normal(size=(400, 2)).astype(np.float32)
     truth = (features[:, 0] * features[:, 1] > 0).astype(int)
@@ -112,4 +121,17 @@ def test_an_mlp_learns_what_no_line_can_separate(hidden: tuple[int, ...]):
     ]
     assert scores[0] < 0.3
     assert scores[1] > 0.8
+    theirs = MLPClassifier(
+        hidden,
+        learning_rate_init=1e-2,
+        batch_size=300,
+        max_iter=heads.MLP_STEPS,
+        n_iter_no_change=heads.MLP_STEPS,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs.fit(features[:300], truth[:300])
+    expected = metrics.class_scores(truth[held], theirs.predict_proba(features[held]))["mcc"]
+    assert abs(scores[1] - expected) < 0.1
     assert np.array_equal(deep.predictions, again.predictions)

@@ -116,6 +116,44 @@ def test_replicates_are_the_scores_of_the_resamples(kind: str, seed: int, count:
         assert_same({name: found[name][row] for name in found}, expected)
 
 
+@pytest.mark.parametrize(("kind", "name"), [("classes", "mcc"), ("values", "spearman")])
+def test_intervals_are_those_of_scipy(kind: str, name: str):
+    """The percentile bootstrap of the same rows with other draws: equal but for those draws.
+
+    An end of an interval is an order statistic of R draws. Its standard error, by the binomial
+    spread of the ranks around it, is read off the draws themselves.
+    """
+    scorer, truth, prediction = example(kind, 3, 80)
+    replicates = 1000
+    drawn = metrics.bootstrap(scorer, truth, prediction, 0, replicates)[name]
+    low, high = metrics.interval(drawn)
+
+    def statistic(rows: np.ndarray) -> float:
+        if name == "mcc":
+            return reference.matthews_corrcoef(truth[rows], prediction[rows].argmax(axis=1))
+        return scipy.stats.spearmanr(truth[rows], prediction[rows]).statistic
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(len(truth)),),
+        statistic,
+        n_resamples=replicates,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    )
+    theirs = expected.confidence_interval
+    spread = np.sqrt(replicates * 0.025 * 0.975)
+    for share, ours, other in ((0.025, low, theirs.low), (0.975, high, theirs.high)):
+        # Two independent estimates of one end: their difference is sqrt(2) as uncertain; 4 of it.
+        reach = 4 * np.sqrt(2) * spread / replicates
+        nearest, farthest = np.clip([share - reach, share + reach], 0, 1)
+        around = np.quantile(expected.bootstrap_distribution, [nearest, farthest])
+        assert around[0] <= ours <= around[1]
+        # The same by the draws' width: a different kind of interval would be off by more.
+        assert abs(ours - other) < 0.15 * (theirs.high - theirs.low)
+    assert np.std(drawn) == pytest.approx(expected.standard_error, rel=0.1)
+
+
 def test_a_fold_with_one_class_has_no_area_and_no_correlation():
     labels, probabilities = np.zeros(9, np.int64), np.full((9, 2), 0.5)
     found = metrics.class_scores(labels, probabilities)

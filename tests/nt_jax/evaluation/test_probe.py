@@ -16,6 +16,7 @@ from nt_jax.evaluation.results import read_rows
 from nt_jax.evaluation.search import Fit
 from nt_jax.evaluation.summary import read_results
 from nt_jax.evaluation.tasks import Audit, Split, Task
+from nt_jax.evaluation.tasks.task import Within
 
 TRAIN = 90
 
@@ -94,7 +95,10 @@ def test_files_are_written_and_tables_line_up(results):
     out, found = results
     assert read_results(out / "probe.json") == json.loads(json.dumps(found))
     rows = read_rows(out / "results.parquet")
-    assert {row.metric for row in rows} == {"mcc", "f1", "accuracy", "auroc", "auprc"}
+    names = ("mcc", "f1", "accuracy", "auroc", "auprc")
+    controls = ("random_init", "k-mers", "CNN")
+    differences = {f"{name}_minus_{control}" for name in names for control in controls}
+    assert {row.metric for row in rows} == {*names, *differences}
     assert {row.method for row in rows if not row.control} == {
         "trained, logistic", "trained, logistic, chosen",
     }  # fmt: skip
@@ -104,6 +108,11 @@ def test_files_are_written_and_tables_line_up(results):
         if (row.task, row.metric, row.method) == ("toy", "mcc", "trained, logistic, chosen")
     ]
     assert chosen_row.value == chosen(found[0], 0)["value"]
+    for entry, control in zip(found[0]["differences"], controls, strict=True):
+        (row,) = [row for row in rows if (row.task, row.metric) == ("toy", f"mcc_minus_{control}")]
+        assert {"value": row.value, "low": row.low, "high": row.high} == entry["mcc"]
+        assert (row.method, row.layer, row.fold) == ("trained, logistic, chosen", 0, -1)
+        assert not row.control
     assert {row.fold for row in rows if row.task == "folds3"} == {-1, 0, 1, 2}
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "probe.md").read_text()
@@ -248,10 +257,20 @@ def test_measurements_and_several_labels_are_probed_like_classes(loaded, tmp_pat
 
 
 def test_the_audit_tells_what_pretraining_has_seen(loaded, tmp_path):
-    """Without the windows it says that it does not know."""
-    (result,) = run(loaded, [task()], tmp_path, layers=[1])
+    """Without the windows it says that it does not know: in the tables, and under the last one."""
+    said: list[str] = []
+    audited = dataclasses.replace(
+        task(), audit=dataclasses.replace(task().audit, test_within=Within(4, 3, 2))
+    )
+    (result,) = run(loaded, [audited], tmp_path, layers=[1], progress=said.append)
     assert "data.path is empty" in result["overlap"]["problem"]
-    assert "Overlap with the pretraining windows unknown" in (tmp_path / "probe.md").read_text()
+    final = said[-1]
+    for text in (final, (tmp_path / "probe.md").read_text()):
+        assert "Overlap with the pretraining windows unknown" in text
+        assert "read toy.csv 140; dropped from training: 0 also in test" in text
+        assert "within test, all kept and scored: 4 repeats, 3 with two labels, 2 with" in text
+    lines = final.splitlines()
+    assert [line[:6] for line in lines] == ["| task", "| :---", "| toy ", "toy: r", "writte"]
 
 
 def test_embeddings_are_kept_and_used_again(loaded, tmp_path, monkeypatch):

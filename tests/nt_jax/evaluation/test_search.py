@@ -9,10 +9,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nt_jax.errors import InputError
 from nt_jax.evaluation import metrics, search
 from nt_jax.evaluation.baselines import kmer_frequencies
 from nt_jax.evaluation.search import STRENGTHS, Problem, fit_all, held_out_rows, join, logistic
-from nt_jax.evaluation.tasks import Fold, make_folds, read_task
+from nt_jax.evaluation.tasks import Audit, Fold, Split, Task, make_folds, read_task
 from nt_jax.evaluation.tasks.folds import splits
 
 
@@ -106,6 +107,41 @@ def test_inner_folds_keep_groups_whole_and_stay_within_training():
     for part in parts:
         assert set(part.train) | set(part.test) == set(fold.train)
         assert not {groups[row] for row in part.train} & {groups[row] for row in part.test}
+
+
+def grouped(train: list[str] | None, test: list[str] | None, *, given: bool = True) -> Task:
+    def split(groups: list[str] | None) -> Split:
+        sequences = tuple("ACGT" for _ in range(24))
+        return Split(sequences, np.arange(24) % 2, groups and tuple(groups))
+
+    audit = Audit({}, 0, 0, 0, 0, 0)
+    return Task("t", ("0", "1"), split(train), split(test) if given else None, audit)
+
+
+@pytest.mark.parametrize("test_groups", [None, [f"c{row % 3}" for row in range(24)]])
+def test_groups_of_training_hold_whatever_the_test_split_has(test_groups):
+    own = [f"chr{row // 4}" for row in range(24)]
+    task = grouped(own, test_groups)
+    (fold,) = make_folds(task, 10, 0)
+    groups = search.row_groups(task)
+    assert groups is not None
+    assert (groups[:24], len(groups)) == (own, 48)
+    parts = search.inner_folds(asked(np.arange(48) % 2, [fold], groups), fold)
+    for part in parts:
+        assert set(part.train) | set(part.test) == set(range(24))
+        assert not {own[row] for row in part.train} & {own[row] for row in part.test}
+
+
+def test_without_groups_of_training_there_are_none():
+    assert search.row_groups(grouped(None, ["a"] * 24)) is None
+    assert search.row_groups(grouped(["a"] * 24, None, given=False)) == ["a"] * 24
+
+
+def test_training_of_one_group_leaves_nothing_to_choose_between():
+    fold = Fold(np.arange(40), np.arange(40, 60))
+    problem = asked(np.arange(60) % 2, [fold], ["chr1"] * 60)
+    with pytest.raises(InputError, match="all 40 training sequences are of the group 'chr1'"):
+        search.inner_folds(problem, fold)
 
 
 def test_both_heads_are_searched_together():

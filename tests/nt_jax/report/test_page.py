@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import math
@@ -10,6 +11,7 @@ import pytest
 
 from nt_jax.config import DataConfig, Experiment, ModelConfig, TokenizerConfig, TrainConfig, to_dict
 from nt_jax.errors import InputError
+from nt_jax.evaluation.tasks.task import Audit, Within
 from nt_jax.ledger import PHASES
 from nt_jax.report.page import write_report
 from nt_jax.report.plots import smooth, thin, tokens_text
@@ -122,6 +124,10 @@ def probe_entry(task: str, step: int, simulated: bool) -> dict[str, Any]:
         "tokens": step * 2048,
         "simulated": simulated,
         "scored": 1234,
+        "audit": dataclasses.asdict(
+            Audit({"test.csv": 1234}, 5, 0, 0, 0, 0, test_within=Within(7, 2, 1))
+        ),
+        "overlap": {"windows": 50, "of": 50, "seen": 321, "sequences": 1234},
         "families": [
             family("trained", "layer", 0.61),
             family("random init", "layer", 0.31),
@@ -175,6 +181,11 @@ def test_a_whole_run(tmp_path):
     # against tokens.
     assert page.tags.count("svg") == 9
     assert "DNABERT-2, published, fine-tuned" in text
+    assert "Published means over all tasks of gue (MCC, of virus/covid F1), not drawn:" in text
+    assert "Not drawn, because" not in text
+    assert "gue/EMP/H3K4me3 read test.csv 1,234; dropped from training: 5 also in test" in text
+    assert "within test, all kept and scored: 7 repeats, 2 with two labels, 1 with another" in text
+    assert "321 of 1,234 scored sequences share at least half of their 24-mers" in text
     assert "run <b>&</b>" in text
     assert "Finished: step 1,000 of 1,000 (100%)." in text
     assert "4.0000 nats a token (perplexity 55), step 1,000" in text
@@ -191,6 +202,21 @@ def test_a_whole_run(tmp_path):
     assert "12,157,105" in text
     assert "short contigs" not in text
     assert "data are simulated" not in text
+
+
+def test_a_published_score_of_another_metric_is_said_and_not_drawn(tmp_path):
+    """The published scores of virus/covid are F1; the bars of classes are MCC."""
+    folder = workdir(tmp_path / "run")
+    write_rows(folder, rows(10))
+    (folder / "probe").mkdir()
+    entries = [probe_entry("gue/virus/covid", 10, False)]
+    (folder / "probe" / "probe.json").write_text(json.dumps(entries))
+    text = read(folder).text
+    assert "published, fine-tuned" not in text
+    assert (
+        "Not drawn, because F1 is not MCC: published F1 of gue/virus/covid, NT-2.5B-multi 0.730, "
+        "DNABERT-2 0.710."
+    ) in text
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path):

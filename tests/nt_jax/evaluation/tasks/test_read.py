@@ -1,4 +1,6 @@
+import dataclasses
 import gzip
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nt_jax.errors import InputError
-from nt_jax.evaluation.tasks import read_task, subsample
+from nt_jax.evaluation.tasks import Audit, read_task, subsample
+from nt_jax.evaluation.tasks.task import Within
 
 Row = tuple[str, object]
 
@@ -112,6 +115,46 @@ def test_leakage_is_taken_out_of_training_and_counted(tmp_path):
     assert task.test is not None
     assert task.test.sequences == ("AAAC", "AAAC", "TTTT")
     assert "1 also in test, 1 in test on the other strand, 4 with two labels" in audit.line()
+
+
+def test_repeats_and_contradictions_within_test_are_counted_and_kept(tmp_path):
+    train = [("CCCA", 1), ("TATC", 0)]
+    test = [("AAAC", 0), ("AAAC", 0), ("GTTT", 0), ("AGGA", 0), ("AGGA", 1), ("AGGA", 1)]
+    test += [("GACC", 0), ("GGTC", 1), ("ACGT", 1), ("TTGG", 1)]
+    table(tmp_path / "t" / "train.csv", train)
+    table(tmp_path / "t" / "test.csv", test)
+    task = read_task(tmp_path / "t")
+    assert task.test is not None
+    assert list(zip(task.test.sequences, task.test.labels.tolist(), strict=True)) == test
+    found = task.audit.test_within
+    assert found is not None
+    assert found.repeated == 3  # AAAC again, GTTT is its other strand, AGGA with 1 again
+    assert found.conflicting == 3  # all rows of AGGA
+    assert found.conflicting_reversed == 2  # GACC and GGTC; ACGT is its own other strand
+    assert (
+        "within test, all kept and scored: 3 repeats, 3 with two labels, 2 with another label on "
+        "the other strand"
+    ) in task.audit.line()
+    assert "kept in training" not in task.audit.line()
+    assert Audit.from_plain(json.loads(json.dumps(dataclasses.asdict(task.audit)))) == task.audit
+
+
+def test_another_label_on_the_other_strand_is_counted_and_kept(tmp_path):
+    """What a label says may be about the strand, so nothing is dropped."""
+    rows = [("AAAC", 0), ("GTTT", 1), ("CCCA", 1), ("TATC", 0)]
+    task = read_task(table(tmp_path / "a.csv", rows))
+    assert task.train.sequences == ("AAAC", "GTTT", "CCCA", "TATC")
+    assert task.audit.train_within == Within(0, 0, 2)
+    assert task.audit.test_within is None
+    assert "kept in training: 2 with another label on the other strand" in task.audit.line()
+    assert "within test" not in task.audit.line()
+
+
+def test_an_audit_written_before_these_counts_claims_none():
+    plain = dataclasses.asdict(Audit({"a.csv": 3}, 0, 0, 0, 0, 0))
+    for name in ("train_within", "test_within"):
+        del plain[name]
+    assert "within test" not in Audit.from_plain(plain).line()
 
 
 def test_letters_are_cleaned_and_counted(tmp_path):
@@ -230,5 +273,6 @@ def test_real_gue_and_nt_tasks(real_data):
     splice = read_task(labelled / "GUE" / "splice" / "reconstructed")
     assert splice.classes == ("0", "1", "2")
     assert splice.audit.in_test > 0
+    assert splice.audit.test_within == Within(19, 0, 0)
     histone = read_task(labelled / "NT_histone_test" / "H3_test.fna.gz")
     assert np.bincount(histone.train.labels).tolist() == [730, 767]

@@ -224,6 +224,75 @@ def test_classes(tmp_path, base_options, capsys):
     assert f"{average_precision_score(positive, minus):.3f} [" in line
 
 
+CLINVAR = {
+    "Pathogenic": 12,
+    "Likely_pathogenic": 5,
+    "Pathogenic/Likely_pathogenic": 3,
+    "Uncertain_significance": 9,
+    "Conflicting_classifications_of_pathogenicity": 4,
+    "Likely_benign": 6,
+    "Benign": 8,
+    None: 2,
+}
+"""CLNSIG of a file like ClinVar's, and how many records have it."""
+
+
+@pytest.fixture
+def clinvar(tmp_path) -> pathlib.Path:
+    records = [record.partition("AF=")[0] for record in many(sum(CLINVAR.values()))]
+    texts = [text for text, count in CLINVAR.items() for _ in range(count)]
+    random.Random(0).shuffle(texts)
+    lines = [
+        record + (f"ALLELEID=1;CLNSIG={text};ORIGIN=1" if text else "ALLELEID=1;ORIGIN=1")
+        for record, text in zip(records, texts, strict=True)
+    ]
+    path = write_vcf(tmp_path / "clinvar.vcf", lines)
+    declared = '##INFO=<ID=CLNSIG,Number=.,Type=String,Description="classification">\n##FORMAT'
+    path.write_text(path.read_text().replace("##FORMAT", declared))
+    return path
+
+
+def test_positives_and_negatives_of_clinvar_are_named_and_the_rest_has_no_label(
+    tmp_path, base_options, clinvar, capsys
+):
+    out = tmp_path / "out.parquet"
+    label = "CLNSIG=Pathogenic,Likely_pathogenic:Benign,Likely_benign,Benign/Likely_benign"
+    options = [*base_options, "--vcf", clinvar, "--out", out]
+    assert score(*options, "--label", label) == 0
+    said = capsys.readouterr().out
+    values = pq.read_table(out)["label"].to_pylist()
+    assert (values.count(1), values.count(0), values.count(None)) == (17, 14, 18)
+    assert f"{label}: 31 labelled alleles (18 without a label), 17 positive (label 1)" in said
+    assert "  positive: Pathogenic 12, Likely_pathogenic 5\n" in said
+    assert "  negative: Benign 8, Likely_benign 6, Benign/Likely_benign 0\n" in said
+    assert (
+        "  unlabelled: Uncertain_significance 9, Conflicting_classifications_of_pathogenicity 4, "
+        "Pathogenic/Likely_pathogenic 3, no value 2\n"
+    ) in said
+    from sklearn.metrics import roc_auc_score
+
+    known = [row for row, value in enumerate(values) if value is not None]
+    minus = -pq.read_table(out)["llr"].to_numpy().astype(float)
+    expected = roc_auc_score([values[row] for row in known], minus[known])
+    line = next(line for line in said.splitlines() if line.startswith("  -llr "))
+    assert f"{expected:.3f} [" in line
+
+
+def test_with_one_text_all_others_are_negatives_and_are_named(
+    tmp_path, base_options, clinvar, capsys
+):
+    out = tmp_path / "out.parquet"
+    options = ["--vcf", clinvar, "--out", out, "--label", "CLNSIG=Pathogenic", "--json"]
+    assert score(*base_options, *options) == 0
+    label = json.loads(capsys.readouterr().out)["label"]
+    assert (label["alleles"], label["unlabelled"], label["positives"]) == (47, 2, 12)
+    assert label["texts"] == {
+        "positive": {"Pathogenic": 12},
+        "negative": {name: n for name, n in CLINVAR.items() if name not in (None, "Pathogenic")},
+        "unlabelled": {"no value": 2},
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -234,9 +303,11 @@ def test_classes(tmp_path, base_options, capsys):
         (["--layers", "3"], r"layer 3: the model has layers 1..2"),
         (["--label", "AFF"], "declares no INFO field 'AFF'; did you mean 'AF'"),
         (["--label", "AF<low"], "'low' is no number"),
-        (["--label", "KIND"], "line 7: KIND is 'x', no number; name the text of the positives"),
+        (["--label", "KIND"], "line 7: KIND is 'x', no number; name the texts of positives"),
         (["--label", "KIND=x"], "in.vcf: --label KIND=x gives only 1, nothing to rank"),
-        (["--label", "<3"], "NAME, NAME<X, NAME>X or NAME=TEXT"),
+        (["--label", "KIND=x:y"], "in.vcf: --label KIND=x:y gives only 1, nothing to rank"),
+        (["--label", "KIND=x:"], "--label 'KIND=x:': an empty text"),
+        (["--label", "<3"], "NAME, NAME<X, NAME>X, NAME=POSITIVE,...:NEGATIVE,... or NAME=TEXT"),
         (
             ["--group", "KIND"],
             "--group: scores are compared within groups where there is a --label",

@@ -8,7 +8,7 @@ import pytest
 from nt_jax.errors import InputError
 from nt_jax.evaluation.variants.controls import cheap_controls
 from nt_jax.evaluation.variants.haplotypes import locate
-from nt_jax.evaluation.variants.labels import parse_label
+from nt_jax.evaluation.variants.labels import MOST_TEXTS, Tally, parse_label
 from nt_jax.evaluation.variants.reference import open_reference
 
 
@@ -28,6 +28,19 @@ from nt_jax.evaluation.variants.reference import open_reference
         ("CLNSIG=Pathogenic", "Likely_pathogenic", 0.0),
         ("CLNSIG=Pathogenic", None, None),
         ("EXPR=a=b<c", "a=b<c", 1.0),
+        ("KIND=a,b", "a,b", 1.0),
+        ("KIND=a,b", "a", 0.0),
+        (r"SO=SO\:0001583", "SO:0001583", 1.0),
+        ("CLNSIG=Pathogenic, Likely_pathogenic : Benign", "Pathogenic", 1.0),
+        ("CLNSIG=Pathogenic, Likely_pathogenic : Benign", "Likely_pathogenic", 1.0),
+        ("CLNSIG=Pathogenic, Likely_pathogenic : Benign", "Benign", 0.0),
+        ("CLNSIG=Pathogenic, Likely_pathogenic : Benign", "Likely_benign", None),
+        ("CLNSIG=Pathogenic:Benign", "Pathogenic/Likely_pathogenic", None),
+        ("CLNSIG=Pathogenic:Benign", "pathogenic", None),
+        ("CLNSIG=Pathogenic:Benign", None, None),
+        (r"CLNSIG=Pathogenic\,_low_penetrance:Benign", "Pathogenic,_low_penetrance", 1.0),
+        (r"SO=SO\:1,SO\:2:SO\:3", "SO:2", 1.0),
+        (r"SO=SO\:1,SO\:2:SO\:3", "SO:3", 0.0),
     ],
 )
 def test_labels(label, text, value):
@@ -35,9 +48,39 @@ def test_labels(label, text, value):
 
 
 def test_text_asks_for_the_positives():
-    message = "v.vcf: line 3: CLNSIG is 'Benign', no number; name the text of the positives, as in"
-    with pytest.raises(InputError, match=re.escape(f"{message} --label CLNSIG=Benign")):
+    message = "v.vcf: line 3: CLNSIG is 'Benign', no number; name the texts of positives and"
+    with pytest.raises(InputError, match=re.escape(f"{message} negatives, as in --label CLNSIG=")):
         parse_label("CLNSIG").value("Benign", "v.vcf: line 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A=x:y:z", "2 colons, one divides positives from negatives; write \\: for a colon"),
+        ("A=x:", "an empty text"),
+        ("A=:x", "an empty text"),
+        ("A=x,,y:z", "an empty text"),
+        ("A=x,y:z,x", "'x' is positive and negative"),
+        ("=x", "NAME=POSITIVE,...:NEGATIVE,... or NAME=TEXT"),
+    ],
+)
+def test_a_label_that_says_nothing_clear_is_refused(text, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        parse_label(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tally_counts_every_text_on_its_side_in_bounded_memory():
+    label = parse_label("A=x,y:z")
+    tally = Tally(label)
+    others = [f"other{number}" for number in range(MOST_TEXTS + 5)]
+    for text in ["x", "z", "z", None, *others]:
+        tally.add(text, label.value(text, ""))
+    found = tally.plain()
+    assert found["positive"] == {"x": 1, "y": 0}
+    assert found["negative"] == {"z": 2}
+    assert len(found["unlabelled"]) == MOST_TEXTS + 2
+    assert (found["unlabelled"]["other texts"], found["unlabelled"]["no value"]) == (5, 1)
 
 
 def test_pieces_of_a_contig_are_found_in_true_coordinates(tmp_path):
