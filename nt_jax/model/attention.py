@@ -25,9 +25,6 @@ outputs are finite, and otherwise of no meaning. Kernels may ask for pads at the
 batch of this package has them.
 """
 
-SAVED = "attention kernel"
-"""Name of what a kernel's backward pass reads, for policies of rematerialisation."""
-
 MASKED = -1e30
 
 

@@ -20,7 +20,7 @@ from nt_jax.model.layers import Embed, LayerNorm, Linear
 from nt_jax.model.rotary import Tables, rotary_tables, rounded_rotary_tables
 
 # What the backward pass of a block finds saved. "dots" keeps the outputs of the projections and of
-# an attention kernel, not the [B,H,T,T] scores of the dense one (they are matmuls with batch
+# cuDNN's kernel, not the [B,H,T,T] scores of dense attention (they are matmuls with batch
 # dimensions), which are what fills the memory.
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(

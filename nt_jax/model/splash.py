@@ -9,8 +9,6 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Bool, Float
 
-from nt_jax.model.attention import SAVED
-
 _LANES = 128
 _BLOCK = 512
 """Queries, and keys, whose float32 scores are in vector memory at a time; libtpu compiles it for
@@ -64,7 +62,6 @@ def _splash_kernel(heads: int, queries: int, keys: int, interpret: bool) -> Call
         ),
         head_shards=1,
         q_seq_shards=1,
-        residual_checkpoint_name=SAVED,
         interpret=interpret,
     )
 

@@ -115,11 +115,9 @@ def _scores(experiment: Experiment, tensor: int, wide: int, platform: str) -> fl
 
 
 def _kernel_columns(model: ModelConfig, tensor: int, platform: str) -> float:
-    """Elements a token of what an attention kernel returns; a TPU lays out 128 for each head."""
-    if attention_for(platform, model) is dense_attention:
-        return 0.0
-    size = 128 * math.ceil(model.head_size / 128) if platform == "tpu" else model.head_size
-    return model.num_heads * size / tensor
+    """Elements a token that "dots" keeps of what an attention kernel returns: see saves_kernel."""
+    kept = platform == "gpu" and attention_for(platform, model) is not dense_attention
+    return model.num_heads * model.head_size / tensor if kept else 0.0
 
 
 def _kept(model: ModelConfig, tensor: int, wide: int, scores: float, kernel: float) -> float:
