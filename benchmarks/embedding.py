@@ -54,7 +54,7 @@ from peers.train_cases import small_v1  # noqa: E402
 
 from nt_jax.files import write_atomically  # noqa: E402
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 """Norm of a difference of vectors over the norm of ours, the largest of all sequences."""
 OURS = Entry("nt-jax", "ours")
 ON_CPU = (
@@ -263,12 +263,13 @@ def main() -> None:
         for case in cases:
             if options.cases and case.name not in options.cases:
                 continue
-            if clock.left <= 10:
+            if clock.left <= (30 if options.gpu else 10):
                 print(f"{case.name}: no time left", file=sys.stderr)
                 continue
             found = run_case(case, entries, products, clock, options)
             bad |= any(row.get("agrees") is False for row in found["rows"])
-            result = save(found, path, [known.name for known in cases])
+            if any("seconds" in row for row in found["rows"]):
+                result = save(found, path, [known.name for known in cases])
             print(embedding_tables.table([found]), flush=True)
         for child in products.values():
             child.close()

@@ -4,6 +4,7 @@ A request names a method in `do` and its arguments; the first one, `begin`, name
 contestant. What libraries print goes to standard error, which is the log. Imports no framework.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -56,7 +57,8 @@ class Resident:
     def restart(self) -> None:
         """Forgets the peak so far: compilers take more than what they compile."""
         memory.collect()
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
+        with contextlib.suppress(OSError):  # sandboxes have no such file
+            pathlib.Path("/proc/self/clear_refs").write_text("5")
 
     def peak(self) -> int:
         """Most bytes since `restart`."""
@@ -66,4 +68,4 @@ class Resident:
 def _status(name: str) -> int:
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines if ":" in line)
-    return 1024 * int(found[name].split()[0])
+    return 1024 * int(found.get(name, "0").split()[0])

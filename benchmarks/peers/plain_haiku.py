@@ -224,10 +224,11 @@ class Train(_Contestant):
 
         self.optimizer = optimizer
         if parts == 1:
-            self.step = jax.jit(step)
+            self.step: Any = jax.jit(step)
         else:
-            self.first = jax.jit(jax.value_and_grad(loss))
-            self.add, self.finish = jax.jit(add), jax.jit(finish)
+            self.first: Any = jax.jit(jax.value_and_grad(loss))
+            self.add: Any = jax.jit(add)
+            self.finish: Any = jax.jit(finish)
 
     def compile(self) -> float:
         """Seconds of tracing and compiling the step; nothing is allocated."""
@@ -259,7 +260,7 @@ class Train(_Contestant):
         return (time.perf_counter() - start) / steps
 
     def _run(self, steps: int) -> list[float]:
-        losses = []
+        losses: list[Any] = []
         for _ in range(steps):
             number = self.steps % len(self.inputs)
             losses.append(self._step(self.inputs[number], self.labels[number]))

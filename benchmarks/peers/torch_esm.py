@@ -64,9 +64,9 @@ class _Contestant:
         spare_what_can_be(padded)
         torch.zeros(1, device=self.device)
         self.resident = child.Resident()
-        self.model = self._build()
+        self.model: Any = self._build()
 
-    def _build(self) -> torch.nn.Module:
+    def _build(self) -> Any:
         values = json.loads((self.folder / "hf.json").read_text())
         own = values["model_type"] == "nt"
         kind, settings = (
