@@ -94,18 +94,19 @@ def _attention_products(instruction: Instruction) -> int:
 
 def _tokens(instruction: Instruction) -> int:
     """Axis of the tokens: splash has heads in front of them, cuDNN behind."""
-    return 2 if instruction.name.startswith("splash_mha_") else 1
+    return -2 if instruction.name.startswith("splash_mha_") else -3
 
 
 def _query_and_key(computation: Computation, instruction: Instruction) -> tuple[Buffer, Buffer]:
+    """The first operands that are no integers; a batch of one has no axis of its own."""
     found = (computation.by_name[name].buffers[0] for name in instruction.operands)
-    query, key = [buffer for buffer in found if len(buffer.dims) == 4][:2]
+    query, key = [buffer for buffer in found if "f" in buffer.dtype][:2]
     return query, key
 
 
 def _filled(computation: Computation, instruction: Instruction) -> float:
     """Kernels multiply heads; the matrix unit of a TPU has 128 rows whatever a head has."""
-    if not _attention_products(instruction) or _tokens(instruction) == 1:
+    if not _attention_products(instruction) or _tokens(instruction) == -3:
         return 1.0
     size = _query_and_key(computation, instruction)[0].dims[-1]
     return size / (_ROWS * math.ceil(size / _ROWS))

@@ -216,6 +216,7 @@ def test_text_of_programs_names_every_opcode():
 @pytest.mark.parametrize(
     ("name", "target", "dims", "products", "filled"),
     [
+        ("splash_mha_fwd_no_batch.3", "tpu_custom_call", "8,{},32", 2, 0.25),
         ("splash_mha_fwd_segmented.3", "tpu_custom_call", "2,4,{},32", 2, 0.25),
         ("splash_mha_dkv_segmented.8", "tpu_custom_call", "2,4,{},32", 5, 0.25),
         ("custom-call.1", "__cudnn$fmhaSoftmax", "2,{},4,32", 2, 1.0),
