@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -234,7 +235,7 @@ def sources_figure(runs: Sequence[Run], tag: str = "source", unit: str = PER_TOK
             if not losses.size:
                 continue
             x = place + middle
-            spread = np.linspace(-0.2, 0.2, len(losses)) * width if len(losses) > 1 else 0.0
+            spread = np.linspace(-0.2, 0.2, len(losses)) * width * (len(losses) > 1)
             axes.plot(
                 x + spread, losses, marker, color=colour, alpha=0.55, markersize=5, label=label
             )
@@ -276,13 +277,13 @@ def _losses(
         )  # fmt: skip
     colours = {f"law, {tokens_text(value)} {group}": colour for value, _, (colour, _) in groups}
     for curve in curves:
-        colour = colours.get(curve.label, GREY)
         known = curve.label in colours
+        ink: tuple[float, ...] | str = colours.get(curve.label, GREY)
         axes.plot(
-            curve.x, curve.value, color=colour, linewidth=1.4, linestyle="-" if known else "--",
+            curve.x, curve.value, color=ink, linewidth=1.4, linestyle="-" if known else "--",
             label=None if known else curve.label.replace("tokens", seen),
         )  # fmt: skip
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.18, linewidth=0)
     _draw_held_out(axes, held_out)
     _log_x(axes, variable, seen)
     _loss_y(axes, unit)
@@ -368,7 +369,7 @@ def _loss_y(axes: Axes, unit: str) -> None:
         _log_ticks(axes.yaxis, lambda value: f"{value:g}", low, high)
 
 
-def _log_ticks(axis: matplotlib.axis.Axis, text: Callable[[float], str], *ends: float) -> None:
+def _log_ticks(axis: Axis, text: Callable[[float], str], *ends: float) -> None:
     """Readable numbers at 1, 2 and 5 where there are few decades, else at every decade."""
     decades = np.log10(ends[1] / ends[0])
     subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)

@@ -44,7 +44,7 @@ def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[Run]:
         if missing:
             raise InputError(f"row {number}: no {', '.join(missing)}")
         try:
-            numbers = [float(row[name]) for name in columns[1:]]
+            numbers = {name: float(row[name]) for name in columns[1:]}
         except (TypeError, ValueError) as error:
             raise InputError(f"row {number} ({row['name']}): {error}") from None
         tags = {
@@ -52,7 +52,7 @@ def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[Run]:
             for name, value in row.items()
             if name not in columns and isinstance(value, str | float | int)
         }
-        runs.append(Run(str(row["name"]), *numbers, tags))
+        runs.append(Run(name=str(row["name"]), tags=tags, **numbers))
     return runs
 
 
