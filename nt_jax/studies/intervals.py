@@ -8,7 +8,7 @@ counted.
 A prediction has two intervals. That of the law says where the curve may lie. That of a run adds
 the scatter of single runs: to every replicate's log loss each residual of the fit in turn,
 stretched by sqrt(n / (n - p)) for the p parameters that were fitted to the n runs (Davison and
-Hinkley 1997, "Bootstrap Methods and their Application", section 6.3.3). It assumes the same
+Hinkley 1997, "Bootstrap Methods and their Application", section 6.3). It assumes the same
 relative scatter everywhere, also where nothing was measured.
 
 R is the number of replicates, M of predictions, n of runs.

@@ -6,7 +6,7 @@ loss against log N; its minimum is N*, and N* and D* are power laws of the FLOPs
 
 Intervals keep the sizes as they are and resample the residuals of all levels together, each divided
 by sqrt(1 - leverage) (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section
-6.3.2): levels have too few runs to resample runs. This takes the scatter to be the same at all
+6.3): levels have too few runs to resample runs. This takes the scatter to be the same at all
 levels.
 
 L is the number of levels, n of the runs of one level, R of replicates.

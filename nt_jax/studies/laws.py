@@ -7,7 +7,7 @@ N are parameters, D tokens or bases seen, L is in nats a token or a base: the un
 
 What is minimised is the Huber loss (delta 1e-3) between the logarithms of law and measurement, the
 law being the log-sum-exp of its terms (their equation 3), by L-BFGS from the best points of a grid
-of exponents. Besiroglu et al. 2024 ("Chinchilla scaling: a replication attempt", section 3) found
+of exponents. Besiroglu et al. 2024 ("Chinchilla scaling: a replication attempt") found
 that the published estimate had stopped early: the mean of so small a loss meets the optimiser's
 tolerance far from the minimum. Here the loss is summed over the runs in units of delta^2, and
 L-BFGS is started anew from its own answer until it finds nothing better; `Fit` says whether that

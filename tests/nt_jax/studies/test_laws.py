@@ -20,7 +20,7 @@ from nt_jax.studies.laws import (
     fit_power_law,
 )
 
-# Besiroglu et al. 2024 (table 1), Hoffmann et al. 2022 (section D.3), and laws like those of DNA:
+# Besiroglu et al. 2024, Hoffmann et al. 2022 (section D.3), and laws like those of DNA:
 # per 6-mer token a model without any skill loses ln 4096 = 8.3 nats.
 CHINCHILLA = Law(1.8172, 482.01, 0.3478, 2085.43, 0.3658)
 PUBLISHED = Law(1.69, 406.4, 0.34, 410.7, 0.28)
