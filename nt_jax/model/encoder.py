@@ -32,9 +32,6 @@ _ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "swish": jax.nn.swish,
 }
-# The backward pass of what only passes over elements computes them again: keeping them takes
-# memory, and on a CPU time too, twice what an activation takes.
-_light = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 class Vocabulary(NamedTuple):
@@ -89,13 +86,10 @@ def feed_forward(config: ModelConfig, x: Float[Array, "B T D"]) -> Float[Array, 
         fc1 = Linear(parts * config.ffn_dim, parts=parts, bias=config.ffn_bias, name="fc1")
         hidden = fc1(x)
         activation = _ACTIVATIONS[config.ffn_activation]
-
-        def activated(hidden: Array) -> Array:
-            if config.ffn_gated:
-                return activation(hidden[..., 0, :]) * hidden[..., 1, :]
-            return activation(hidden)
-
-        hidden = _light(activated)(hidden)
+        if config.ffn_gated:
+            hidden = activation(hidden[..., 0, :]) * hidden[..., 1, :]
+        else:
+            hidden = activation(hidden)
         return Linear(config.embed_dim, bias=config.ffn_bias, name="fc2")(hidden)
 
 

@@ -97,16 +97,11 @@ class LayerNorm(hk.Module):
         width = [x.shape[-1]]
         scale = hk.get_parameter("scale", width, PARAM_DTYPE, init=jnp.ones)
         offset = hk.get_parameter("offset", width, PARAM_DTYPE, init=jnp.zeros)
-        return _layer_norm(x, scale, offset, self.epsilon)
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=3)
-def _layer_norm(x: Array, scale: Array, offset: Array, epsilon: float) -> Array:
-    wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    y = centred * (jax.lax.rsqrt(variance + epsilon) * scale) + offset
-    return y.astype(x.dtype)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * (jax.lax.rsqrt(variance + self.epsilon) * scale) + offset
+        return y.astype(x.dtype)
 
 
 class Embed(hk.Module):
