@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     parser.add_argument("--experiment", action="append", help="instead of the usual three")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in options.experiment or EXPERIMENTS:
         for attention in ATTENTION:

@@ -77,6 +77,8 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
         experiment.model,
         tokenizer,
         **layout(mesh, experiment.model, attend)._asdict(),
+        # A loop stacks what the backward pass reads: copies that a CPU has no time to hide.
+        unroll=experiment.model.num_layers if platform == "cpu" else 1,
     )
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)

@@ -178,9 +178,9 @@ class Train(_Contestant):
         return losses
 
     def turn(self, steps: int) -> float:
-        """Seconds of a step."""
-        if self.device == "cuda":
-            self._run(1)  # takes back the memory that `rest` gave away
+        """Seconds of a step, after one that wakes up what slept while the others worked (and, on
+        a GPU, takes back the memory that `rest` gave away)."""
+        self._run(1)
         start = time.perf_counter()
         self._run(steps)
         seconds = (time.perf_counter() - start) / steps

@@ -98,6 +98,33 @@ def _dense_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array, None]
 dense_attention.defvjp(_dense_forward, _dense_backward)
 
 
+def quartered_attention(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    real: Bool[Array, "B S"],
+) -> Float[Array, "B T H K"]:
+    """`dense_attention`, up to 512 tokens on half the sequences and half the heads at a time.
+
+    For CPUs: XLA runs a product of many small matrices on one core, but parts that need nothing
+    of each other side by side. Larger ones it spreads itself. The batch and the heads must not be
+    split over devices.
+    """
+    if query.shape[1] > 512:
+        return dense_attention(query, key, value, real)
+    halves = tuple(2 - x % 2 for x in (query.shape[0], query.shape[2]))
+
+    def rows(x: Array) -> list[Array]:
+        return jnp.split(x, halves[0], axis=0)
+
+    def some(*arrays: Array) -> Array:
+        heads = zip(*(jnp.split(x, halves[1], axis=2) for x in arrays[:3]), strict=True)
+        return jnp.concatenate([dense_attention(*part, arrays[3]) for part in heads], axis=2)
+
+    parts = zip(*(rows(x) for x in (query, key, value, real)), strict=True)
+    return jnp.concatenate([some(*part) for part in parts], axis=0)
+
+
 def reference_heads(maps: Float[Array, "B H T S"]) -> Float[Array, "B H T S"]:
     """Maps under the published head numbers: number h holds head h + 1, the last one twice.
 

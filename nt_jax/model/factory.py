@@ -87,19 +87,21 @@ def build_model(
     attend: AttentionFunction = dense_attention,
     intercept: Interceptor = unchanged,
     getter: Getter = as_stored,
+    unroll: int = 1,
 ) -> Model:
     """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together.
 
     `attend` computes attention wherever no maps are asked for. `intercept` stands around every
     call of a module (`haiku.intercept_methods`): adapters of fine-tuning change inputs and outputs
     of projections there, and their parameters are listed beside those of the projection. `getter`
-    sees every parameter before its layer does (`haiku.custom_getter`).
+    sees every parameter before its layer does (`haiku.custom_getter`). `unroll` layers are
+    compiled at a time: 1 for the smallest program, more where the loop itself costs time.
     """
     _check(model)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad_id, tokenizer.mask_id)
 
     def hidden_states(tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return encode(model, vocabulary, attend, tokens)[0]
+        return encode(model, vocabulary, attend, tokens, unroll=unroll)[0]
 
     def head(hidden: Float[Array, "... D"]) -> tuple[Array, Array]:
         hidden = policy(model).cast_to_compute(hidden)
@@ -111,7 +113,7 @@ def build_model(
         last = model.num_layers
         inner = tuple(layer for layer in dict.fromkeys(layers) if layer != last)
         mapped = (tuple(dict.fromkeys(layers)) or tuple(range(1, last + 1))) if attention else ()
-        hidden, kept = encode(model, vocabulary, attend, tokens, inner, mapped)
+        hidden, kept = encode(model, vocabulary, attend, tokens, inner, mapped, unroll)
         logits, embedding = head(hidden)
         embeddings = dict(zip(inner, kept.get("embeddings", ()), strict=True))
         return {

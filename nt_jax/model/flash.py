@@ -13,17 +13,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nt_jax.config import ModelConfig
-from nt_jax.model.attention import AttentionFunction, dense_attention
+from nt_jax.model.attention import AttentionFunction, dense_attention, quartered_attention
 
 _CUDNN = "dot_product_attention_fwd_wrapper"
 
 
 def attention_for(platform: str, model: ModelConfig) -> AttentionFunction:
-    """The fastest attention on "gpu" or "tpu"; the dense one in float32 and everywhere else.
+    """The fastest attention of a platform, for arrays that lie on one device (or `shard_map`).
 
-    The kernels multiply in bfloat16, which a float32 model must not.
+    The kernels of GPUs and TPUs multiply in bfloat16, which a float32 model must not.
     """
-    if model.attention == "dense" or model.compute_dtype != "bfloat16":
+    if model.attention == "dense":
+        return dense_attention
+    if platform == "cpu":
+        return quartered_attention
+    if model.compute_dtype != "bfloat16":
         return dense_attention
     if platform == "tpu":
         # Imported where it runs: it brings the compiler of kernels, which no other device needs.
@@ -33,13 +37,18 @@ def attention_for(platform: str, model: ModelConfig) -> AttentionFunction:
     return cudnn_attention if platform in ("gpu", "cuda") else dense_attention
 
 
+def has_kernel(platform: str, model: ModelConfig) -> bool:
+    """Whether `attention_for` never lays the scores out."""
+    return attention_for(platform, model) not in (dense_attention, quartered_attention)
+
+
 def attention_here(model: ModelConfig) -> AttentionFunction:
     """The fastest attention for functions that are jitted as they are, on this process's devices.
 
-    The compiler spreads cuDNN's kernel over several GPUs by itself, but not the TPU's.
+    The compiler spreads cuDNN's kernel over several GPUs by itself, but not the others.
     """
     platform = jax.default_backend()
-    if platform == "tpu" and jax.device_count() > 1:
+    if platform in ("tpu", "cpu") and jax.device_count() > 1:
         return dense_attention
     return attention_for(platform, model)
 

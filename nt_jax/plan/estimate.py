@@ -16,9 +16,8 @@ from jax.sharding import AbstractMesh
 from nt_jax import optim, sharding, throughput
 from nt_jax.config import ConfigError, Experiment, ModelConfig, OptimConfig, TokenizerConfig
 from nt_jax.masking import budget
-from nt_jax.model.attention import dense_attention
 from nt_jax.model.factory import build_model
-from nt_jax.model.flash import attention_for
+from nt_jax.model.flash import has_kernel
 from nt_jax.plan.collectives import Collective, sent_share
 from nt_jax.plan.topology import Topology
 from nt_jax.step import init_state
@@ -109,14 +108,14 @@ def _inside(model: ModelConfig, tensor: int, wide: int) -> float:
 def _scores(experiment: Experiment, tensor: int, wide: int, platform: str) -> float:
     """Bytes a token of attention scores and maps, which a kernel does not lay out."""
     model = experiment.model
-    if attention_for(platform, model) is not dense_attention:
+    if has_kernel(platform, model):
         return 0.0
     return (4 + wide) * model.num_heads / tensor * experiment.data.sequence_length
 
 
 def _kernel_columns(model: ModelConfig, tensor: int, platform: str) -> float:
     """Elements a token that "dots" keeps of what an attention kernel returns: see saves_kernel."""
-    kept = platform == "gpu" and attention_for(platform, model) is not dense_attention
+    kept = platform == "gpu" and has_kernel(platform, model)
     return model.num_heads * model.head_size / tensor if kept else 0.0
 
 

@@ -207,8 +207,7 @@ def loss_and_gradients(remat, tokenizer):
 def test_rematerialisation_changes_memory_not_gradients(tokenizer, policy):
     loss, gradients, program = loss_and_gradients("none", tokenizer)
     same_loss, same, saving_program = loss_and_gradients(policy, tokenizer)
-    assert "remat" not in program
-    assert "remat" in saving_program
+    assert program.count("dot_general") < saving_program.count("dot_general")
     np.testing.assert_allclose(loss, same_loss, rtol=1e-6)
     for left, right in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5 * max(1.0, np.abs(left).max()))
