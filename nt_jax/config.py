@@ -157,6 +157,10 @@ class OptimConfig:
     """AdamW decay; matrices only, never biases, LayerNorms or embeddings."""
     clip: float = 0.0
     """Global gradient norm limit; 0 is off."""
+    base_width: int = 0
+    """Width D that peak_lr was found at: others follow muP (nt_jax/transfer.py). 0 is off."""
+    base_depth: int = 0
+    """Layers L that peak_lr was found at: others follow CompleteP. 0 is off."""
     spike_factor: float = 0.0
     """A gradient norm above this many times the running mean of the accepted ones is a spike: the
     step is skipped and counted. 0 is off."""

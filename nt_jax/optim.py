@@ -1,5 +1,6 @@
 """The optax chain: schedule, clipping, Adam or AdamW, skipping of non-finite steps and spikes."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -50,8 +51,10 @@ def is_decayed(path: tuple[jax.tree_util.KeyEntry, ...]) -> bool:
     return name.endswith("/w") and "embed" not in name
 
 
-def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Builds the chain.
+def optimizer(
+    config: OptimConfig, steps: int, rates: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
+    """Builds the chain; `rates(params)` are factors on the learning rates, if there are any.
 
     A step with a non-finite gradient leaves parameters and moments as they are and is counted in
     the state. `optax.apply_if_finite` would apply the bad update once its own limit is reached,
@@ -62,24 +65,24 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
         raise ConfigError("optim.spike_factor is above 1 (0 is off), optim.spike_window at least 1")
     schedule = learning_rate(config, steps)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    match config.name:
-        case "adam":
-            update = optax.adam(schedule, config.b1, config.b2, config.eps)
-        case "adamw":
-            update = optax.adamw(
-                schedule,
-                config.b1,
-                config.b2,
-                config.eps,
-                weight_decay=config.weight_decay,
-                mask=lambda params: jax.tree_util.tree_map_with_path(
-                    lambda path, _: is_decayed(path), params
-                ),
-            )
-    rule = optax.chain(clip, update)
+    parts = [optax.scale_by_adam(config.b1, config.b2, config.eps)]
+    if rates is not None:
+        parts.append(_scaled(rates))
+    if config.name == "adamw":
+        # Behind the factors, so that the decay of a matrix does not depend on its own.
+        parts.append(optax.add_decayed_weights(config.weight_decay, _decayed))
+    rule = optax.chain(clip, optax.chain(*parts, optax.scale_by_learning_rate(schedule)))
     if config.spike_factor:
         rule = skip_spikes(rule, config.spike_factor, config.spike_window)
     return optax.apply_if_finite(rule, max_consecutive_errors=_UNLIMITED)
+
+
+def _decayed(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_decayed(path), params)
+
+
+def _scaled(rates: Callable[[Any], Any]) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates(updates)))
 
 
 class SpikeState(NamedTuple):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, UInt32
 
-from nt_jax import optim, sharding
+from nt_jax import optim, sharding, transfer
 from nt_jax.config import ConfigError, Experiment
 from nt_jax.layout import by_windows, layout, over_windows
 from nt_jax.model.factory import build_model
@@ -82,8 +82,9 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
     )
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)
-    optimizer = optim.optimizer(experiment.optim, steps)
-    fresh = functools.partial(init_state, build_model(experiment.model, tokenizer), optimizer)
+    optimizer = optim.optimizer(experiment.optim, steps, transfer.rates(experiment))
+    start = transfer.starting(build_model(experiment.model, tokenizer), experiment)
+    fresh = functools.partial(init_state, start, optimizer)
     shapes = jax.eval_shape(fresh, jnp.uint32(0))
     placed = sharding.state_sharding(shapes, mesh)
     replicated = NamedSharding(mesh, P())

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from nt_jax import transfer
 from nt_jax.checkpoint import parse_checkpoint, restore_params
 from nt_jax.config import Experiment, ModelConfig
 from nt_jax.errors import InputError
@@ -160,7 +161,8 @@ def from_params(params: Params, step: int, experiment: Experiment) -> LoadedMode
 
 def random_like(loaded: LoadedModel, seed: int) -> LoadedModel:
     """Same architecture, freshly initialised: the control that shows what training added."""
-    params = jax.jit(loaded.model.init)(jax.random.key(seed))
+    start = transfer.starting(loaded.model, loaded.experiment)
+    params = jax.jit(start.init)(jax.random.key(seed))
     return dataclasses.replace(loaded, params=params, step=0)
 
 
