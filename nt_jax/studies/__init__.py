@@ -1,0 +1,1 @@
+"""Scaling studies: grids of runs, what they cost, their losses, and the laws fitted to them."""
