@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nt_jax.config import Experiment, from_dict, to_dict, to_json
@@ -28,19 +28,28 @@ def to_plain(run: StudyRun) -> dict[str, Any]:
 
 
 def to_text(study: Study) -> str:
-    """The whole declaration: what all experiments share once, then what differs, run by run."""
+    """The whole declaration: what all runs share once, then what differs, run by run."""
     runs = {run.name: to_plain(run) for run in study.runs}
-    fields_of = {name: flat(plain["experiment"]) for name, plain in runs.items()}
-    first = next(iter(fields_of.values()))
-    shared = {
-        key: value
-        for key, value in first.items()
-        if all(key in fields and fields[key] == value for fields in fields_of.values())
-    }
-    for name, plain in runs.items():
-        plain["experiment"] = {k: v for k, v in fields_of[name].items() if k not in shared}
+    for plain in runs.values():
+        plain["experiment"] = flat(plain["experiment"])
+    shared = _taken_out(list(runs.values()))
+    shared["experiment"] = _taken_out([plain["experiment"] for plain in runs.values()])
     whole = {"study": study.name, "question": study.question, "shared": shared, "runs": runs}
     return json.dumps(whole, indent=1) + "\n"
+
+
+def _taken_out(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Takes out of all tables, and returns, what they have in common."""
+    first = tables[0]
+    common = {
+        key: value
+        for key, value in first.items()
+        if key != "experiment" and all(key in other and other[key] == value for other in tables)
+    }
+    for table in tables:
+        for key in common:
+            del table[key]
+    return common
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
