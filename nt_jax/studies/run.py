@@ -21,6 +21,7 @@ from nt_jax.launch.processes import StillWrittenError, Stop, writing
 from nt_jax.launch.shell import quoted, say
 from nt_jax.studies.folder import Folder, Job
 from nt_jax.studies.grid import Study, StudyRun
+from nt_jax.studies.status import duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Ended:
 
     run: StudyRun
     state: str
-    """done, done before, stopped, failed, not started, not trained."""
-    failures: tuple[str, ...] = ()
-    """A line for each job that failed."""
+    """done, done before, stopped, killed (by a second signal), failed, not started, not trained."""
 
 
 def where(study: Study, runs: Sequence[StudyRun], places: Mapping[str, str]) -> dict[str, str]:
@@ -97,10 +96,13 @@ def carry_out(
             say(f"{numbers[run.name]} {run.name}: {job.stage}")
             began = time.monotonic()
             code, how = _process(job, folder.workdir(run), data, settings, stop, cards)
-            took = _duration(time.monotonic() - began)
+            took = duration(time.monotonic() - began)
             if code == PREEMPTED:
                 say(f"{numbers[run.name]} {run.name}: {job.stage} stopped, saved")
                 return Ended(run, "stopped")
+            if stop.received > 1:
+                say(f"{numbers[run.name]} {run.name}: {job.stage} killed")
+                return Ended(run, "killed")
             if code == FINISHED and job.is_done():
                 say(f"{numbers[run.name]} {run.name}: {job.stage} done in {took}")
                 continue
@@ -110,8 +112,7 @@ def carry_out(
             failures.append({"stage": job.stage, "code": code, "how": how, "log": str(job.log)})
         if failures:
             write_atomically(folder.failed(run), json.dumps(failures, indent=1) + "\n")
-            lines = tuple(f"{one['stage']}: {one['how']}" for one in failures)
-            return Ended(run, state_of(FAILED), lines)
+            return Ended(run, state_of(FAILED))
         return Ended(run, state_of(FINISHED))
 
     return local.side_by_side(runs, one, settings.parallel)
@@ -157,11 +158,14 @@ def script(
 
 
 def exit_code(ended: Sequence[Ended]) -> int:
-    """75 where a signal stopped anything, else 1 where anything failed, else 0."""
+    """75 where a signal stopped anything, else 1 where anything failed, else 0.
+
+    1 where a second signal killed what was to be saved.
+    """
     states = {one.state for one in ended}
-    if states & {"stopped", "not started"}:
+    if states & {"stopped", "not started"} and "killed" not in states:
         return PREEMPTED
-    return FAILED if state_of(FAILED) in states else FINISHED
+    return FAILED if states & {state_of(FAILED), "killed"} else FINISHED
 
 
 def shares(cards: Sequence[str], parallel: int) -> list[tuple[str, ...]]:
@@ -177,9 +181,3 @@ def _complaint(log: pathlib.Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     ours = [line for line in lines if line.startswith("nt-jax: ")]
     return ours[-1].removeprefix("nt-jax: ") if ours and lines[-1] == ours[-1] else ""
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -270,7 +270,7 @@ def test_two_at_once_are_refused(datasets, tmp_path, capfd, monkeypatch):
 FAILING = """ + (
     StudyRun(name="lost", experiment=experiment(24), source="gone", data="/nowhere"),
     StudyRun(name="dies", experiment=experiment(12), source="flat"),
-    StudyRun(name="last", experiment=experiment(10), source="flat"),
+    StudyRun(name="last", experiment=experiment(20), source="flat"),
 )"""
 
 
