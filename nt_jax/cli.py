@@ -31,6 +31,10 @@ COMMANDS = {
     "export": ("export", "Write a checkpoint in another layout, proven equal."),
     "verify": ("verify", "Same weights, same numbers? Any two checkpoints."),
     "report": ("report", "Write WORKDIR/report.html."),
+    "study plan": ("study_plan", "Parameters, tokens, FLOPs, days and cost of every run."),
+    "study run": ("study_run", "Runs and their evaluations, side by side; again = go on."),
+    "study status": ("study_status", "State, step, loss and time left of every run."),
+    "study report": ("study_report", "All runs as one tidy table and one page."),
     "launch local": ("launch_local", "Processes of this machine, restarted until done."),
     "launch tpu-vm": ("launch_tpu_vm", "A Cloud TPU slice: create, install, run, resume."),
     "launch tpu-vm-status": ("launch_tpu_vm_status", "State of a slice and of its run."),
@@ -41,6 +45,7 @@ COMMANDS = {
 """Name: (module of nt_jax.commands, what it does)."""
 GROUPS = {
     "data": "genomes on disk -> windows on disk",
+    "study": "grids of runs as data: what they cost, their losses, one table",
     "launch": "`nt-jax pretrain` on many devices; sweeps; --dry-run shows every command",
 }
 OVERRIDDEN = ("pretrain", "plan", "launch")

@@ -41,7 +41,10 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def owning(folder: pathlib.Path) -> Iterator[None]:
+def owning(
+    folder: pathlib.Path,
+    complaint: str = "another process is writing results here; name another folder",
+) -> Iterator[None]:
     """Keeps other processes from writing the same results; InputError where one is at it.
 
     The lock goes with the process, however it ends.
@@ -50,9 +53,7 @@ def owning(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is writing results here; name another folder"
-            ) from None
+            raise InputError(f"{folder}: {complaint}") from None
         yield
 
 

@@ -3,7 +3,7 @@
 import jax
 
 from nt_jax import hardware
-from nt_jax.config import ModelConfig
+from nt_jax.config import Experiment, ModelConfig
 from nt_jax.masking import budget
 
 
@@ -22,6 +22,16 @@ def train_flops_per_sequence(
     encoder = model.num_layers * length * (projections + feed_forward + attention)
     head = budget(length, mask_ratio) * width * (width + vocabulary)
     return 3 * 2.0 * (encoder + head)
+
+
+def train_flops_per_step(experiment: Experiment) -> float:
+    """Model FLOPs of an optimizer step over all devices."""
+    return experiment.train.global_batch * train_flops_per_sequence(
+        experiment.model,
+        experiment.tokenizer.make().vocab_size,
+        experiment.data.sequence_length,
+        experiment.masking.ratio,
+    )
 
 
 def peak_flops() -> float | None:

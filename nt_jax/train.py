@@ -130,10 +130,7 @@ def _train(
         left_out=left_out,
         rows=rows.own.tolist(),
     )
-    flops = experiment.train.global_batch * throughput.train_flops_per_sequence(
-        experiment.model, tokenizer.vocab_size, experiment.data.sequence_length,
-        experiment.masking.ratio,
-    )  # fmt: skip
+    flops = throughput.train_flops_per_step(experiment)
     tokens_per_step = experiment.train.global_batch * experiment.data.sequence_length
     peak = throughput.peak_flops()
 

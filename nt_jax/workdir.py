@@ -61,7 +61,7 @@ def claim(
         changed = old != new and mixture.same_until(step, old, new)
         if changed:
             stored = dataclasses.replace(stored, data=dataclasses.replace(stored.data, weights=new))
-        difference = _first_difference(to_dict(stored), to_dict(experiment))
+        difference = first_difference(to_dict(stored), to_dict(experiment))
         if difference:
             name, had, has = difference
             hint = "give the same settings to resume, or another --workdir"
@@ -114,7 +114,7 @@ def join(workdir: pathlib.Path, experiment: Experiment, dataset: str) -> None:
     }
     theirs = json.loads(distributed.from_leader("start", lambda: json.dumps(mine)))
     # Copies of the same windows, and who reads them, are each host's own matter.
-    difference = _first_difference(
+    difference = first_difference(
         theirs, mine, free=("experiment.data.path", "experiment.data.workers")
     )
     complaint = ""
@@ -165,15 +165,16 @@ def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     write_atomically(workdir / CONFIG, json.dumps(record, indent=2) + "\n")
 
 
-def _first_difference(
+def first_difference(
     old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: tuple[str, ...] = FREE
 ) -> tuple[str, Any, Any] | None:
+    """(name, value before, value now) of the first field that differs and is not `free`."""
     for key in new:
         name = f"{prefix}{key}"
         if name in free:
             continue
         if isinstance(new[key], dict):
-            found = _first_difference(old[key], new[key], f"{name}.", free)
+            found = first_difference(old[key], new[key], f"{name}.", free)
             if found:
                 return found
         elif old.get(key) != new[key]:

@@ -57,7 +57,8 @@ def override_help() -> str:
     from nt_jax.config import Experiment
     from nt_jax.overrides import table
 
-    named = [word for word in sys.argv[1:] if word in registry.names() or word.endswith(".py")]
+    files = (".py", ".json")
+    named = [word for word in sys.argv[1:] if word in registry.names() or word.endswith(files)]
     experiment = registry.find_experiment(named[0]) if named else Experiment(name="defaults")
     return (
         f"experiments: {', '.join(registry.names())}\n\n"

@@ -27,7 +27,7 @@ class Run:
     name: str
     """What tells it from the other runs of its sweep; the workdir's own name where it is alone."""
     experiment: str
-    """Registered name or .py file, as given."""
+    """Registered name, .py or .json file, as given."""
     workdir: pathlib.Path
     arguments: tuple[str, ...]
     """Of the command line, from `pretrain` on."""
@@ -83,6 +83,8 @@ def plan_runs(
         configs[name] = config
         folder = workdir if alone else workdir / name
         named = file_there(experiment) if experiment.endswith(".py") else experiment
+        if experiment.endswith(".json"):
+            named = str(pathlib.Path(experiment).absolute())
         words = ["pretrain", named, "--workdir", str(folder)]
         words += ["--data", data] if data is not None else []
         runs.append(Run(name, experiment, folder, (*words, *more, *given)))

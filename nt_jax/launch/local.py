@@ -5,10 +5,12 @@ import contextlib
 import dataclasses
 import glob
 import os
+import pathlib
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, TypeVar
 
 from nt_jax.errors import InputError
 from nt_jax.launch.jobs import (
@@ -27,6 +29,9 @@ from nt_jax.launch.shell import quoted, say
 
 GRACE_SECONDS, SAVING_SECONDS = 10.0, 600.0
 _FAKE_DEVICES = "--xla_force_host_platform_device_count"
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +127,7 @@ def launch(
     cards = gpus()
     check(layout, cards)
 
-    def carry_out(run: Run) -> Outcome:
+    def carry_out(run: Run, stop: Stop) -> Outcome:
         if stop.received:
             return Outcome(run, "not started", None, newest_step(run.workdir))
         if len(runs) > 1 and run.is_done():
@@ -132,26 +137,25 @@ def launch(
         label = None if parallel == 1 and layout.processes == 1 else ""
         if parallel > 1:
             label = run.name
-
-        def attempt() -> dict[int, int]:
-            port = free_port() if layout.processes > 1 else 0
-            words = command(run)
-            group = Group(
-                [(words, variables(layout, i, port, cards)) for i in range(layout.processes)],
-                label,
-            )
-            stop.watch(group)
-            try:
-                return group.wait(grace, SAVING_SECONDS)
-            finally:
-                stop.forget(group)
-
-        code = _until_finished(run, attempt, Patience(max_restarts), stop)
+        code, _ = until_finished(
+            run.workdir,
+            lambda: attempt(command(run), layout, cards, stop, label=label, grace=grace),
+            Patience(max_restarts),
+            stop,
+        )
         return Outcome(run, state_of(code), code, newest_step(run.workdir))
 
+    return side_by_side(runs, carry_out, parallel)
+
+
+def side_by_side(items: Sequence[T], carry_out: Callable[[T, Stop], R], parallel: int) -> list[R]:
+    """`carry_out` of each item, `parallel` at a time, in threads; results in the items' order.
+
+    SIGTERM and SIGINT go to the processes that the `Stop` watches.
+    """
     # The threads outlive the processes that they start, as Group demands; signals come here.
     with Stop() as stop, concurrent.futures.ThreadPoolExecutor(parallel) as pool:
-        futures = [pool.submit(carry_out, run) for run in runs]
+        futures = [pool.submit(carry_out, item, stop) for item in items]
         for future in futures:
             while not future.done():
                 with contextlib.suppress(TimeoutError):
@@ -159,40 +163,68 @@ def launch(
         return [future.result() for future in futures]
 
 
-def _until_finished(
-    run: Run, attempt: Callable[[], dict[int, int]], patience: Patience, stop: Stop
-) -> int:
-    """Attempts until the run is finished, stopped or hopeless; returns its exit code."""
+def attempt(
+    words: Sequence[str],
+    layout: Layout,
+    cards: Sequence[str],
+    stop: Stop,
+    *,
+    label: str | None = None,
+    log: BinaryIO | None = None,
+    grace: float = GRACE_SECONDS,
+) -> dict[int, int]:
+    """Starts the processes of a run once; their exit codes, the first to end first."""
+    port = free_port() if layout.processes > 1 else 0
+    group = Group(
+        [(words, variables(layout, i, port, cards)) for i in range(layout.processes)], label, log
+    )
+    stop.watch(group)
+    try:
+        return group.wait(grace, SAVING_SECONDS)
+    finally:
+        stop.forget(group)
+
+
+def until_finished(
+    workdir: pathlib.Path,
+    attempt: Callable[[], dict[int, int]],
+    patience: Patience,
+    stop: Stop,
+) -> tuple[int, str]:
+    """Attempts until what `attempt` runs is finished, stopped or hopeless.
+
+    Returns its exit code and how the last attempt ended, in words.
+    """
     while True:
         ended = attempt()
-        codes = set(ended.values())
+        codes, how = set(ended.values()), _said(ended)
         if BAD_INPUT in codes:
-            return BAD_INPUT
+            return BAD_INPUT, how
         if codes == {FINISHED}:
-            return FINISHED
+            return FINISHED, how
         if stop.received:
             # -SIGTERM: it came before there was anything to save.
             calm = codes <= {FINISHED, PREEMPTED, -signal.SIGTERM}
-            return PREEMPTED if calm else FAILED
-        step = newest_step(run.workdir)
+            return (PREEMPTED if calm else FAILED), how
+        step = newest_step(workdir)
         where = "no checkpoint yet" if step is None else f"newest checkpoint {step}"
         if not patience.again(step):
             say(
-                f"nt-jax: {run.workdir}: {_said(ended)}; gave up after {patience.restarts} "
-                f"restarts without a new checkpoint ({where})"
+                f"nt-jax: {workdir}: {how}; gave up after {patience.restarts} restarts without a "
+                f"new checkpoint ({where})"
             )
-            return FAILED
-        say(f"nt-jax: {run.workdir}: {_said(ended)}; starts again ({where})")
+            return FAILED, how
+        say(f"nt-jax: {workdir}: {how}; starts again ({where})")
         stop.pause(min(2.0 ** (patience.restarts - 1), 30.0))
         if stop.received:
-            return PREEMPTED
+            return PREEMPTED, how
 
 
 def _said(ended: Mapping[int, int]) -> str:
     """How the first process ended that did not end well; the others were ended after it."""
     bad = [item for item in ended.items() if item[1] not in (FINISHED, PREEMPTED)]
     if not bad:
-        return "saved and stopped"
+        return "saved and stopped" if PREEMPTED in ended.values() else "done"
     index, code = bad[0]
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return f"process {index}: {how}" if len(ended) > 1 else how

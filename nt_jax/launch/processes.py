@@ -1,6 +1,7 @@
 """Processes that belong together: started, streamed, signalled and ended as one."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import signal
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
+from typing import BinaryIO
 
 from nt_jax.launch.jobs import BAD_INPUT, FINISHED, PREEMPTED
 from nt_jax.launch.shell import say
@@ -20,6 +22,41 @@ _writing = threading.Lock()
 
 Command = tuple[Sequence[str], Mapping[str, str]]
 """Arguments and the environment variables that are set beside the launcher's own."""
+
+
+class StillWrittenError(RuntimeError):
+    """Processes of an earlier launch still write to a log."""
+
+
+@contextlib.contextmanager
+def writing(log: pathlib.Path, patience: float = 30.0) -> Iterator[BinaryIO]:
+    """A log to append to, locked for as long as any process lives that was given it.
+
+    Raises StillWrittenError where after `patience` seconds an earlier one still has it.
+    """
+    end = time.monotonic() + patience
+    with log.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise StillWrittenError(f"{log}: an earlier process still runs") from None
+                time.sleep(_LOOK_SECONDS)
+        yield file
+
+
+def is_written(log: pathlib.Path) -> bool:
+    """Whether a process lives that `writing` has given this log to."""
+    try:
+        with log.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
 
 
 class Stop:
@@ -78,10 +115,16 @@ class Group:
     thread that starts them must live as long as they do (prctl's PDEATHSIG looks at the thread).
     """
 
-    def __init__(self, commands: Sequence[Command], label: str | None = None):
-        """`label` stands before each line of theirs; None for one process that has the terminal."""
+    def __init__(
+        self, commands: Sequence[Command], label: str | None = None, log: BinaryIO | None = None
+    ):
+        """`label` stands before each line of theirs; None for one process that has the terminal.
+
+        With `log` all that they print goes there.
+        """
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pumps: list[threading.Thread] = []
+        self._log = log
         self._seen: set[str] = set()
         try:
             for index, (command, variables) in enumerate(commands):
@@ -93,16 +136,17 @@ class Group:
     def _start(
         self, index: int, command: Sequence[str], variables: Mapping[str, str], label: str | None
     ) -> None:
+        piped = label is not None and self._log is None
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), *command],
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            stdout=None if label is None else subprocess.PIPE,
-            stderr=None if label is None else subprocess.STDOUT,
+            stdout=subprocess.PIPE if piped else self._log,
+            stderr=subprocess.STDOUT if piped or self._log else None,
         )
         self._processes.append(process)
-        if label is not None:
+        if piped:
             words = [word for word in (label, str(index) if index else "") if word]
             prefix = f"[{' '.join(words)}] " if words else ""
             pump = threading.Thread(target=self._pump, args=(process, prefix), daemon=True)

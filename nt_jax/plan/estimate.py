@@ -48,12 +48,7 @@ class Memory:
 
 def flops_per_step(experiment: Experiment) -> float:
     """Model FLOPs of a step over all devices (recomputation not counted)."""
-    return experiment.train.global_batch * throughput.train_flops_per_sequence(
-        experiment.model,
-        experiment.tokenizer.make().vocab_size,
-        experiment.data.sequence_length,
-        experiment.masking.ratio,
-    )
+    return throughput.train_flops_per_step(experiment)
 
 
 def executed_flops(experiment: Experiment) -> float:

@@ -4,6 +4,8 @@ import pathlib
 
 import pytest
 
+from nt_jax import registry
+from nt_jax.config import to_json
 from nt_jax.errors import InputError
 from nt_jax.launch.jobs import Outcome, Patience, Run, plan_runs, table, worst
 
@@ -64,6 +66,22 @@ def test_data_must_be_named():
         plan_runs(["nt_v2_nano"], ROOT, None, [])
     (run,) = plan_runs(["nt_v2_nano"], ROOT, None, ["--data.path", "here"])
     assert run.arguments[-2:] == ("--data.path", "here")
+
+
+def test_the_text_of_an_experiment_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nano = registry.find_experiment("nt_v2_nano")
+    (tmp_path / "mine.json").write_text(to_json(nano))
+    assert registry.find_experiment("mine.json") == nano
+    (run,) = plan_runs(["mine.json"], ROOT / "one", "data", [])
+    # A job may start in another folder than this one.
+    assert run.arguments[:2] == ("pretrain", str(tmp_path / "mine.json"))
+    for text, message in (("{", "not the text"), ('{"nam": "x"}', "unknown field 'nam'")):
+        (tmp_path / "mine.json").write_text(text)
+        with pytest.raises(InputError, match=f"mine.json.*{message}"):
+            registry.find_experiment("mine.json")
+    with pytest.raises(InputError, match=r"no\.json: no such experiment file"):
+        registry.find_experiment("no.json")
 
 
 def test_patience_counts_restarts_since_the_last_checkpoint():

@@ -1,0 +1,88 @@
+"""`nt-jax study run`: every run of a study and its evaluations; again = go on."""
+
+import argparse
+import pathlib
+
+from nt_jax.commands import launching, studying
+from nt_jax.commands import options as common
+from nt_jax.errors import InputError, nearest
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    studying.study(parser)
+    studying.out(parser)
+    studying.only(parser)
+    parser.add_argument(
+        "--data", action="append", nargs="+", default=[], metavar="SOURCE=DIR",
+        help="where a dataset is (`nt-jax data build`); kept in DIR/study.json for the next time",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=launching.positive, default=1, metavar="N", help="runs at a time"
+    )
+    parser.add_argument(
+        "--max-restarts", type=launching.from_zero, default=3, metavar="N",
+        help="restarts in a row without a new checkpoint before a run is given up",
+    )  # fmt: skip
+    parser.add_argument(
+        "--evaluate-only", action="store_true",
+        help="train nothing: evaluate what is trained (here, or by `nt-jax launch` elsewhere)",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the commands; run nothing")
+    common.data_dir(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs them; the state of all is printed on standard output at the end."""
+    common.end_on_sigterm()  # before the processes are there is nothing to save
+    from nt_jax.files import owning
+    from nt_jax.studies import declared, status
+    from nt_jax.studies.find import choose, find_study
+    from nt_jax.studies.folder import Folder
+    from nt_jax.studies.run import Settings, carry_out, exit_code, script, where
+
+    study = find_study(options.study)
+    runs = choose(study, common.flat(options.only))
+    named = _data(common.flat(options.data), study.sources())
+    settings = Settings(
+        options.jobs,
+        options.max_restarts,
+        not options.evaluate_only,
+        tuple(folder.absolute() for folder in options.data_dir),
+    )
+    root = options.out
+    folder = Folder(root)
+    # All of this again once the folder is locked; a folder that is refused stays as it was.
+    declared.admit(study, root)
+    data = where(study, runs, declared.places(study, root, named))
+    if options.dry_run:
+        print(script(runs, folder, data, settings))
+        return 0
+    root.mkdir(parents=True, exist_ok=True)
+    with owning(root, "another `nt-jax study run` is at work here; see `nt-jax study status`"):
+        data = where(study, runs, declared.claim(study, root, named))
+        ended = carry_out(runs, folder, data, settings)
+    print(status.table([status.progress(one, folder) for one in runs]))
+    return exit_code(ended)
+
+
+def _data(words: list[str], sources: tuple[str, ...]) -> dict[str, str]:
+    """`SOURCE=DIR ...`, checked: the folders are datasets."""
+    from data_pipelines.datacard import local_folder, read_datacard
+
+    found: dict[str, str] = {}
+    for word in words:
+        source, equals, folder = word.partition("=")
+        if not (source and equals and folder):
+            raise InputError(f"--data {word}: needs SOURCE=DIR; sources: {', '.join(sources)}")
+        if source not in sources:
+            raise InputError(
+                f"--data {word}: no source {source!r}{nearest(source, sources)}; this study has "
+                f"{', '.join(sources)}"
+            )
+        if source in found:
+            raise InputError(f"--data {word}: {source} is given twice")
+        path: pathlib.Path = local_folder(folder)
+        read_datacard(path)
+        found[source] = str(path)
+    return found

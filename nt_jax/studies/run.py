@@ -1,0 +1,183 @@
+"""`nt-jax study run`: every run and what follows it, side by side, on this machine.
+
+State is what lies in the folder, so the same call again goes on wherever it was stopped. Each job
+is a process that writes to a log which is locked as long as it lives: no job is ever started
+beside one of a call before.
+"""
+
+import dataclasses
+import json
+import pathlib
+import queue
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from nt_jax.errors import InputError
+from nt_jax.files import write_atomically
+from nt_jax.launch import local
+from nt_jax.launch.jobs import FAILED, FINISHED, PREEMPTED, Patience, state_of
+from nt_jax.launch.processes import StillWrittenError, Stop, writing
+from nt_jax.launch.shell import quoted, say
+from nt_jax.studies.folder import Folder, Job
+from nt_jax.studies.grid import Study, StudyRun
+from nt_jax.studies.status import duration
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a study is run."""
+
+    parallel: int = 1
+    """Runs at a time; where there are as many GPUs, each has its share of them."""
+    max_restarts: int = 3
+    """Restarts of a training in a row without a new checkpoint before it is given up."""
+    train: bool = True
+    """Whether to train; otherwise only what is trained is evaluated."""
+    task_folders: tuple[pathlib.Path, ...] = ()
+    """Where tasks known by name are looked for first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How one run ended."""
+
+    run: StudyRun
+    state: str
+    """done, done before, stopped, killed (by a second signal), failed, not started, not trained."""
+
+
+def where(study: Study, runs: Sequence[StudyRun], places: Mapping[str, str]) -> dict[str, str]:
+    """Folder of every dataset that these runs need; InputError for one that is named nowhere."""
+    for run in runs:
+        for source in run.sources():
+            if source not in places:
+                raise InputError(
+                    f"study {study.name}: where is the dataset {source!r} of {run.name}? Give "
+                    f"--data {source}=DIR (`nt-jax data build`)"
+                )
+    return dict(places)
+
+
+def carry_out(
+    runs: Sequence[StudyRun], folder: Folder, data: Mapping[str, str], settings: Settings
+) -> list[Ended]:
+    """Runs all of them; one that fails leaves the others alone. The caller holds the folder's lock.
+
+    SIGTERM and SIGINT are passed on once; then nothing is started any more.
+    """
+    cards: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
+    for share in shares(local.gpus(), settings.parallel):
+        cards.put(share)
+    numbers = {run.name: f"[{number}/{len(runs)}]" for number, run in enumerate(runs, 1)}
+
+    def one(run: StudyRun, stop: Stop) -> Ended:
+        jobs = folder.jobs(run, settings.task_folders)
+        if all(job.is_done() for job in jobs):
+            return Ended(run, "done before")
+        if not (settings.train or jobs[0].is_done()):
+            return Ended(run, "not trained")
+        mine = cards.get()
+        try:
+            return _carry_out(run, jobs, stop, mine)
+        finally:
+            cards.put(mine)
+
+    def _carry_out(run: StudyRun, jobs: Sequence[Job], stop: Stop, cards: Sequence[str]) -> Ended:
+        folder.failed(run).unlink(missing_ok=True)
+        failures: list[dict[str, object]] = []
+        for job in jobs:
+            if job.is_done():
+                continue
+            if failures and not jobs[0].is_done():
+                break
+            if stop.received:
+                return Ended(run, "not started" if job is jobs[0] else "stopped")
+            say(f"{numbers[run.name]} {run.name}: {job.stage}")
+            began = time.monotonic()
+            code, how = _process(job, folder.workdir(run), data, settings, stop, cards)
+            took = duration(time.monotonic() - began)
+            if code == PREEMPTED:
+                say(f"{numbers[run.name]} {run.name}: {job.stage} stopped, saved")
+                return Ended(run, "stopped")
+            if stop.received > 1:
+                say(f"{numbers[run.name]} {run.name}: {job.stage} killed")
+                return Ended(run, "killed")
+            if code == FINISHED and job.is_done():
+                say(f"{numbers[run.name]} {run.name}: {job.stage} done in {took}")
+                continue
+            if code == FINISHED:
+                how = f"ended well, but left no {job.result.name}"
+            say(f"nt-jax: {run.name}: {job.stage} failed: {how}; see {job.log}")
+            failures.append({"stage": job.stage, "code": code, "how": how, "log": str(job.log)})
+        if failures:
+            write_atomically(folder.failed(run), json.dumps(failures, indent=1) + "\n")
+            return Ended(run, state_of(FAILED))
+        return Ended(run, state_of(FINISHED))
+
+    return local.side_by_side(runs, one, settings.parallel)
+
+
+def _process(
+    job: Job,
+    workdir: pathlib.Path,
+    data: Mapping[str, str],
+    settings: Settings,
+    stop: Stop,
+    cards: Sequence[str],
+) -> tuple[int, str]:
+    """(exit code, how it ended) of a job, started again while that brings checkpoints."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    layout = local.Layout(1, len(cards) or None) if settings.parallel > 1 else local.Layout()
+
+    def attempt() -> dict[int, int]:
+        with writing(job.log) as log:
+            return local.attempt(command(job, data), layout, cards, stop, log=log)
+
+    # What evaluates has no checkpoints: what fails twice would fail again.
+    restarts = settings.max_restarts if job.stage == "training" else min(1, settings.max_restarts)
+    try:
+        code, how = local.until_finished(workdir, attempt, Patience(restarts), stop)
+    except StillWrittenError as error:
+        return FAILED, str(error)
+    last = _complaint(job.log) if code not in (FINISHED, PREEMPTED) else ""
+    return code, f"{how} ({last})" if last else how
+
+
+def command(job: Job, data: Mapping[str, str]) -> list[str]:
+    """`nt-jax ...` in this interpreter's environment."""
+    return [sys.executable, "-m", "nt_jax.cli", *job.arguments(data)]
+
+
+def script(
+    runs: Sequence[StudyRun], folder: Folder, data: Mapping[str, str], settings: Settings
+) -> str:
+    """What `carry_out` would start, as lines for a shell."""
+    jobs = [job for run in runs for job in folder.jobs(run, settings.task_folders)]
+    return "\n".join(quoted(command(job, data)) for job in jobs if not job.is_done())
+
+
+def exit_code(ended: Sequence[Ended]) -> int:
+    """75 where a signal stopped anything, else 1 where anything failed, else 0.
+
+    1 where a second signal killed what was to be saved.
+    """
+    states = {one.state for one in ended}
+    if states & {"stopped", "not started"} and "killed" not in states:
+        return PREEMPTED
+    return FAILED if states & {state_of(FAILED), "killed"} else FINISHED
+
+
+def shares(cards: Sequence[str], parallel: int) -> list[tuple[str, ...]]:
+    """GPUs of each of the runs that go on at a time: even parts, or all for each."""
+    if parallel == 1 or len(cards) < parallel:
+        return [tuple(cards) if parallel == 1 else ()] * parallel
+    each = len(cards) // parallel
+    return [tuple(cards[n * each : (n + 1) * each]) for n in range(parallel)]
+
+
+def _complaint(log: pathlib.Path) -> str:
+    """The last line of ours in a log."""
+    lines = log.read_text(errors="replace").splitlines()
+    ours = [line for line in lines if line.startswith("nt-jax: ")]
+    return ours[-1].removeprefix("nt-jax: ") if ours and lines[-1] == ours[-1] else ""
