@@ -1,56 +1,72 @@
-r"""The paper's question in miniature, for a CPU: four sizes, three sources, two budgets of tokens.
+r"""The paper's study in miniature, for a CPU: size against tokens, and three kinds of data.
 
-    nt-jax data build fasta --fasta HUMAN.fa.gz --out human \
+    S=../shared/data/genomes/species
+    nt-jax data build fasta --fasta $S/*.fa.gz --out species \
       --recipe window=1536,stride=1536,jitter=0
     nt-jax study plan miniature
-    nt-jax study run miniature --out DIR --data human=human yeast=yeast multispecies=species
+    nt-jax study run miniature --out DIR --data species=species yeast=yeast human=human
     nt-jax study report miniature --out DIR
 
-The recipe is that of nt_v2_nano (docs/first_result.md) with the width, the depth and the rate of
-each size. The largest size at the larger budget is held out: its loss is to be predicted from the
-others before it is run. Sizes, rates and budgets are placeholders until they are tuned.
+Sizes are rungs of one ladder (nt_jax/studies/ladder.py): 32 to 256 wide, 0.3M to 8.4M parameters,
+a factor of 28, each at three budgets of tokens on the genomes of many species. The widest is held
+out: its loss is predicted from the others and written down before it is run. The diversity axis:
+one size, equal tokens, trained on one yeast genome, on human windows with haplotypes, or on many
+species, judged on the validation windows of all three. docs/scaling.md has how the datasets are
+built and what came out.
 """
 
 import dataclasses
 
-from nt_jax.config import CheckpointConfig, Experiment
-from nt_jax.registry import find_experiment
-from nt_jax.studies.grid import Grid, LossOn, Study, Tokens, expand
+from nt_jax.config import Experiment
+from nt_jax.studies.grid import Grid, LossOn, Probe, Study, StudyRun, Tokens, expand
+from nt_jax.studies.ladder import Ladder, experiment
 
-_SIZES = {
-    # width: (layers, heads, peak learning rate)
-    32: (2, 2, 1e-3),
-    64: (4, 2, 7e-4),
-    128: (4, 4, 3e-4),
-    192: (8, 6, 2e-4),
-}
+LADDER = Ladder(base_width=128, base_tokens=1e6, base_batch=4, peak_lr=4e-3)
+WIDTHS, LARGEST, MIDDLE = (32, 64, 96, 128, 192), 256, 128
+BUDGETS = (1_000_000, 2_000_000, 4_000_000)
+SOURCES = ("species", "yeast", "human")
+_WINDOWS = 1024
+_PROBES = (Probe(task="gue/EMP/H3", max_sequences=1500),)
 
 
 def study() -> Study:
-    """24 runs; 0.30M to 6.3M parameters, each at 1M and 2M tokens."""
-    grid = Grid(
-        sizes={f"w{width}": _experiment(width, *row) for width, row in _SIZES.items()},
-        sources=("human", "yeast", "multispecies"),
-        budgets=(Tokens(1_000_000), Tokens(2_000_000)),
-        warmup_share=0.05,
-        losses_on=(LossOn(source="human", windows=512),),
-        held_out=({"size": "w192", "tokens": "2M"},),
-    )
+    """15 runs of the law, one held out, six of the diversity axis."""
+    laws = [run for tokens in BUDGETS for run in runs(WIDTHS, tokens, ("species",), probes=True)]
+    others = runs((MIDDLE,), BUDGETS[-1], SOURCES[1:])
+    again = runs((MIDDLE,), BUDGETS[-1], SOURCES, seeds=(1,))
+    held_out = runs((LARGEST,), BUDGETS[-1], ("species",), probes=True, held_out=True)
     return Study(
         name="miniature",
-        question="Do more parameters, more tokens or other genomes lower the masked loss?",
-        runs=expand(grid),
+        question="Do more parameters, more tokens or more diverse genomes lower the masked loss?",
+        runs=(*laws, *others, *again, *held_out),
     )
 
 
-def _experiment(width: int, layers: int, heads: int, peak_lr: float) -> Experiment:
-    nano = find_experiment("nt_v2_nano")
-    return dataclasses.replace(
-        nano,
-        model=dataclasses.replace(
-            nano.model, embed_dim=width, num_layers=layers, num_heads=heads, ffn_dim=4 * width
-        ),
-        optim=dataclasses.replace(nano.optim, peak_lr=peak_lr),
-        train=dataclasses.replace(nano.train, eval_windows=512),
-        checkpoint=CheckpointConfig(every=200, keep=2),
+def runs(
+    widths: tuple[int, ...],
+    tokens: int,
+    sources: tuple[str, ...],
+    *,
+    seeds: tuple[int, ...] = (0,),
+    probes: bool = False,
+    held_out: bool = False,
+) -> tuple[StudyRun, ...]:
+    """Rungs of the ladder on so many tokens."""
+    middle = MIDDLE in widths and tokens == BUDGETS[-1]
+    grid = Grid(
+        sizes={f"w{width}": rung(width, tokens) for width in widths},
+        sources=sources,
+        budgets=(Tokens(tokens),),
+        seeds=seeds,
+        losses_on=tuple(LossOn(source=one, windows=_WINDOWS) for one in SOURCES) if middle else (),
+        probes=_PROBES if probes else (),
+        held_out=({},) if held_out else (),
     )
+    return expand(grid)
+
+
+def rung(width: int, tokens: int, ladder: Ladder = LADDER) -> Experiment:
+    """The ladder's experiment, validated at its end alone: validation costs more than it tells."""
+    made = experiment(ladder, width, tokens)
+    train = dataclasses.replace(made.train, eval_every=made.train.steps, eval_windows=_WINDOWS)
+    return dataclasses.replace(made, train=train)

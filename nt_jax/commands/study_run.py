@@ -2,10 +2,15 @@
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from nt_jax.commands import launching, studying
 from nt_jax.commands import options as common
 from nt_jax.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from nt_jax.studies.folder import Folder
+    from nt_jax.studies.grid import Study
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +66,21 @@ def run(options: argparse.Namespace) -> int:
     root.mkdir(parents=True, exist_ok=True)
     with owning(root, "another `nt-jax study run` is at work here; see `nt-jax study status`"):
         data = where(study, runs, declared.claim(study, root, named))
-        ended = carry_out(runs, folder, data, settings)
+        ended = carry_out(runs, folder, data, settings, lambda: _foretell(study, folder))
     print(status.table([status.progress(one, folder) for one in runs]))
     return exit_code(ended)
+
+
+def _foretell(study: "Study", folder: "Folder") -> None:
+    """Writes down what the others predict of the held-out runs, as long as none has begun."""
+    if any(folder.workdir(one).exists() for one in study.runs if one.held_out):
+        return
+    from nt_jax.launch.shell import say
+    from nt_jax.studies.families import write_down
+    from nt_jax.studies.table import collect
+
+    for line in write_down(collect(study, folder.root), folder.root):
+        say(line)
 
 
 def _data(words: list[str], sources: tuple[str, ...]) -> dict[str, str]:

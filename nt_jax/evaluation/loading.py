@@ -161,7 +161,7 @@ def from_params(params: Params, step: int, experiment: Experiment) -> LoadedMode
 
 def random_like(loaded: LoadedModel, seed: int) -> LoadedModel:
     """Same architecture, freshly initialised: the control that shows what training added."""
-    start = transfer.starting(loaded.model, loaded.experiment)
+    start = transfer.starting(loaded.model, loaded.config)
     params = jax.jit(start.init)(jax.random.key(seed))
     return dataclasses.replace(loaded, params=params, step=0)
 

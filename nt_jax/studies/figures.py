@@ -17,6 +17,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -126,7 +127,7 @@ def isoflop_figure(found: Sequence[Minimum], unit: str = PER_TOKEN) -> Figure:
     A minimum is drawn, with the 95 % interval of its place, where it lies inside the runs.
     """
     figure, axes = _panel()
-    for one, (colour, marker) in zip(found, _ramp(len(found)), strict=True):
+    for one, (colour, marker) in zip(found, ramp(len(found)), strict=True):
         sizes = one.level.parameters
         x = np.geomspace(sizes.min(), sizes.max(), _POINTS)
         inside = one.place == "inside"
@@ -175,7 +176,7 @@ def growth_figure(
         _log_ticks(axes.yaxis, tokens_text, *sorted(axes.get_ylim()))
         axes.set_ylabel(f"best {seen if what == 'tokens' else what}")
         _log_x(axes, "flops", seen)
-        _plain(axes)
+        plain(axes)
     return figure
 
 
@@ -259,6 +260,15 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def whole_svg(figure: Figure, name: str) -> bytes:
+    """The figure as an SVG file of its own; the same figure and name give the same bytes."""
+    FigureCanvasSVG(figure)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def _losses(
     runs: Sequence[Run], variable: str, group: str, curves: Sequence[Curve],
     held_out: Sequence[HeldOut], unit: str, seen: str,
@@ -312,11 +322,12 @@ def _draw_held_out(axes: Axes, held_out: Sequence[HeldOut]) -> None:
 def _panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDE[0], 4.4), layout="constrained")
     axes = figure.subplots()
-    _plain(axes)
+    plain(axes)
     return figure, axes
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """A light grid below the data, and two of four spines."""
     axes.grid(True, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -330,7 +341,7 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
     return figure
 
 
-def _ramp(count: int) -> list[tuple[tuple[float, ...], str]]:
+def ramp(count: int) -> list[tuple[tuple[float, ...], str]]:
     """Colours of plasma that are readable on white and on near-black, each with a marker."""
     colours = matplotlib.colormaps["plasma"](np.linspace(0.12, 0.8, max(count, 2)))
     markers = itertools.cycle(_MARKERS)
@@ -341,7 +352,7 @@ def _grouped(
     runs: Sequence[Run], group: str
 ) -> Iterator[tuple[float, list[Run], tuple[tuple[float, ...], str]]]:
     values = sorted({getattr(run, group) for run in runs})
-    for value, style in zip(values, _ramp(len(values)), strict=True):
+    for value, style in zip(values, ramp(len(values)), strict=True):
         yield value, [run for run in runs if getattr(run, group) == value], style
 
 
@@ -372,7 +383,7 @@ def _loss_y(axes: Axes, unit: str) -> None:
 def _log_ticks(axis: Axis, text: Callable[[float], str], *ends: float) -> None:
     """Readable numbers at 1, 2 and 5 where there are few decades, else at every decade."""
     decades = np.log10(ends[1] / ends[0])
-    subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+    subs: tuple[float, ...] = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
     if decades < 0.7:
         subs = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))

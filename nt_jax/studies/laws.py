@@ -97,6 +97,12 @@ class Data(Generic[Form]):
         names = tuple(field.name for field in dataclasses.fields(self.form))
         return names if self.floor is None else names[1:]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the variables."""
+        form: type[Law] | type[PowerLaw] = self.form
+        return form.VARIABLES
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Data[Form]":
         """Only these runs, each as often as it is named."""
         return dataclasses.replace(self, variables=self.variables[:, rows], loss=self.loss[rows])
@@ -111,7 +117,7 @@ class Data(Generic[Form]):
         least = [3] * len(counts)
         if self.floor is not None:
             least[int(np.argmin(counts))] = 2
-        for name, count, needed in zip(self.form.VARIABLES, counts, least, strict=True):
+        for name, count, needed in zip(self.names, counts, least, strict=True):
             if count < needed:
                 return f"{name}: {count} different values, {needed} are needed"
         if len(counts) == 2 and abs(np.corrcoef(np.log(self.variables))[0, 1]) > _COLLINEAR:
@@ -166,9 +172,7 @@ def fit_power_law(
 
 
 def _fit_checked(data: Data[Form]) -> Fit[Form]:
-    for name, values in zip(
-        (*data.form.VARIABLES, "loss"), (*data.variables, data.loss), strict=True
-    ):
+    for name, values in zip((*data.names, "loss"), (*data.variables, data.loss), strict=True):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if bad.size:
             raise InputError(
@@ -217,7 +221,7 @@ class _Problem(Generic[Form]):
     """
 
     def __init__(self, data: Data[Form]):
-        self.data = data
+        self.data: Data[Form] = data
         self.y = np.log(data.loss)
         logs = np.log(data.variables)
         self.centre = logs.mean(axis=1)
@@ -298,7 +302,7 @@ class _Problem(Generic[Form]):
     def on_bound(self, theta: Float[np.ndarray, " P"]) -> tuple[str, ...]:
         """Names of the parameters at an end of their range."""
         at = (theta <= self.low + 1e-6) | (theta >= self.high - 1e-6)
-        names = self.data.free
-        first, pairs = names[: self.fitted], names[self.fitted :]
-        order = (*first, *pairs[::2], *pairs[1::2])
+        names: tuple[str, ...] = self.data.free
+        pairs: tuple[str, ...] = names[self.fitted :]
+        order = (*names[: self.fitted], *pairs[::2], *pairs[1::2])
         return tuple(name for name in names if at[order.index(name)])

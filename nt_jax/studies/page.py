@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nt_jax.files import write_atomically
 from nt_jax.report.elements import document, facts, section, table
+from nt_jax.studies.findings import findings
 from nt_jax.studies.grid import Study
 from nt_jax.studies.plan import tokens_text
 from nt_jax.studies.status import duration
@@ -36,13 +37,8 @@ def write_report(study: Study, root: pathlib.Path) -> pathlib.Path:
     found, times = collect(study, root), timings(study, root)
     write(found, times, root)
     path = root / PAGE
-    write_atomically(path, render(study, found, times, laws(found)))
+    write_atomically(path, render(study, found, times, findings(found, root)))
     return path
-
-
-def laws(found: Table) -> str:
-    """HTML of what is fitted to the table, and its figures: the one place where they come in."""
-    return ""
 
 
 def render(study: Study, found: Table, times: Sequence[Row], fitted: str = "") -> str:
@@ -59,7 +55,7 @@ def render(study: Study, found: Table, times: Sequence[Row], fitted: str = "") -
         question,
         section("In short", facts(_headline(found, times))),
         section("Runs", _runs(found) + f'<p class="soft">{losses}</p>'),
-        section("Laws", fitted) if fitted else "",
+        section("Laws and figures", fitted) if fitted else "",
         section("Losses on other data", _elsewhere(found)) if _names(found, "on:") else "",
         section("Probes", _probes(found)) if _names(found, "probe:") else "",
         section("Time", _times(times)),

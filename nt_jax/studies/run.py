@@ -11,7 +11,7 @@ import pathlib
 import queue
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
@@ -60,16 +60,23 @@ def where(study: Study, runs: Sequence[StudyRun], places: Mapping[str, str]) -> 
 
 
 def carry_out(
-    runs: Sequence[StudyRun], folder: Folder, data: Mapping[str, str], settings: Settings
+    runs: Sequence[StudyRun],
+    folder: Folder,
+    data: Mapping[str, str],
+    settings: Settings,
+    foretell: Callable[[], None],
 ) -> list[Ended]:
     """Runs all of them; one that fails leaves the others alone. The caller holds the folder's lock.
+
+    Held-out runs come last; `foretell` is called before the first of them.
 
     SIGTERM and SIGINT are passed on once; then nothing is started any more.
     """
     cards: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
     for share in shares(local.gpus(), settings.parallel):
         cards.put(share)
-    numbers = {run.name: f"[{number}/{len(runs)}]" for number, run in enumerate(runs, 1)}
+    ordered = sorted(runs, key=lambda run: run.held_out)
+    numbers = {run.name: f"[{number}/{len(runs)}]" for number, run in enumerate(ordered, 1)}
 
     def one(run: StudyRun, stop: Stop) -> Ended:
         jobs = folder.jobs(run, settings.task_folders)
@@ -115,7 +122,12 @@ def carry_out(
             return Ended(run, state_of(FAILED))
         return Ended(run, state_of(FINISHED))
 
-    return local.side_by_side(runs, one, settings.parallel)
+    held_out = [run for run in ordered if run.held_out]
+    ended = local.side_by_side(ordered[: len(runs) - len(held_out)], one, settings.parallel)
+    if held_out and not was_stopped(ended):
+        foretell()
+        ended += local.side_by_side(held_out, one, settings.parallel)
+    return ended
 
 
 def _process(
@@ -163,9 +175,14 @@ def exit_code(ended: Sequence[Ended]) -> int:
     1 where a second signal killed what was to be saved.
     """
     states = {one.state for one in ended}
-    if states & {"stopped", "not started"} and "killed" not in states:
+    if was_stopped(ended) and "killed" not in states:
         return PREEMPTED
     return FAILED if states & {state_of(FAILED), "killed"} else FINISHED
+
+
+def was_stopped(ended: Sequence[Ended]) -> bool:
+    """Whether a signal kept anything from being done."""
+    return bool({one.state for one in ended} & {"stopped", "not started", "killed"})
 
 
 def shares(cards: Sequence[str], parallel: int) -> list[tuple[str, ...]]:

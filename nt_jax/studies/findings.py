@@ -1,0 +1,345 @@
+"""What a study found, for its page: laws, predictions beside measurements, figures.
+
+Figures are also written to DIR/figures as PNG and SVG.
+"""
+
+import html
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nt_jax.errors import InputError
+from nt_jax.files import write_atomically
+from nt_jax.report.elements import figure as figure_html
+from nt_jax.report.elements import table
+from nt_jax.report.plots import styled, svg, tokens_text
+from nt_jax.studies import figures
+from nt_jax.studies.families import Family, families, law_of, point, written_down
+from nt_jax.studies.figures import HeldOut
+from nt_jax.studies.intervals import Bootstrap, leave_one_out, predict
+from nt_jax.studies.isoflop import cost_of, growth, levels, minima
+from nt_jax.studies.laws import Law
+from nt_jax.studies.points import Run, column
+from nt_jax.studies.sweeps import Sweep, carried, rates_figure, sweeps
+from nt_jax.studies.table import Row, Table
+
+_SEED = 0
+_LINES = 6
+"""Most curves of a law in one figure."""
+_DRAW = tuple[str, str, Callable[[], Figure]]
+"""Name of the file, caption, how to draw it."""
+
+
+def findings(found: Table, root: pathlib.Path) -> str:
+    """HTML of all that can be said; the empty string where no run is trained."""
+    written = written_down(root)
+    parts: list[str] = []
+    drawn: list[_DRAW] = []
+    for number, family in enumerate(families(found)):
+        if len(family.runs) + len(family.held_out) < 3 or not family.runs:
+            continue
+        prefix = f"law-{number}" if number else "law"
+        parts.append(f"<h3>{html.escape(family.name)}</h3>")
+        parts.append(_family(family, written, prefix, drawn))
+    swept = sweeps(found)
+    if swept:
+        parts.append(_sweeps(swept))
+        drawn.append(("rates", "Loss against the learning rate", lambda: rates_figure(swept)))
+    if len({row["bases_per_token"] for row in found.rows}) > 1:
+        parts.append(_tokenizations(found))
+    drawn += _sources(found)
+    drawn += _scores(found)
+    pictures = [_placed(root, *one) for one in drawn]
+    return "\n".join([*parts, f'<div class="plots">{"".join(pictures)}</div>' if pictures else ""])
+
+
+# --- One family -------------------------------------------------------------------------------
+
+
+def _family(
+    family: Family, written: Mapping[str, Any] | None, prefix: str, drawn: list[_DRAW]
+) -> str:
+    held_out = _held_out(family, written)
+    try:
+        sample = law_of(family)
+    except InputError as error:
+        text = f'<p class="soft">No law: {html.escape(str(error))}.</p>'
+        drawn += _plain_figures(family, held_out, prefix)
+        return text + _comparison(family, written)
+    drawn += _law_figures(family, sample, held_out, prefix)
+    drawn += _equal_compute(family, prefix)
+    return _law_table(family, sample) + _comparison(family, written)
+
+
+def _law_table(family: Family, sample: Bootstrap[Any]) -> str:
+    fitted = sample.fit
+    sentence = (
+        "L(N, D) = E + A / N<sup>alpha</sup> + B / D<sup>beta</sup>"
+        if isinstance(fitted.law, Law)
+        else "L(N) = E + A / N<sup>alpha</sup> at equal tokens"
+    )
+    rows = []
+    for name in fitted.data.free:
+        low, high = sample.interval(name)
+        rows.append(
+            [name, f"{getattr(fitted.law, name):.4g}", f"{low:.4g} to {high:.4g}",
+             "at the end of its range" if name in fitted.on_bound else ""]
+        )  # fmt: skip
+    left = np.abs(leave_one_out(fitted))
+    known = left[np.isfinite(left)]
+    out = (
+        f"; each run predicted by the others: off by {100 * np.median(known):.2f} % in the median, "
+        f"{100 * known.max():.2f} % at most"
+        if known.size
+        else ""
+    )
+    spread = 100 * math.sqrt(float(np.mean(fitted.residuals**2)))
+    doubts = [] if fitted.converged else ["the fit did not come to rest"]
+    if sample.redrawn:
+        doubts.append(f"{sample.redrawn} resamples could not be fitted and were drawn again")
+    if sample.unconverged:
+        doubts.append(f"{sample.unconverged} resamples did not come to rest")
+    note = (
+        f"{sentence}, nats a token on &lt;mask&gt; positions, {len(family.runs)} runs; R&sup2; of "
+        f"the log losses {fitted.r2:.4f}, residuals {spread:.2f} %{out}. Intervals: 95 %, "
+        f"{len(sample.laws)} resamples of the runs."
+    )
+    doubt = f'<p class="warn">{html.escape("; ".join(doubts))}.</p>' if doubts else ""
+    header = ["", "value", "95 % interval", ""]
+    return f"<p>{note}</p>{doubt}{table(header, rows)}"
+
+
+def _comparison(family: Family, written: Mapping[str, Any] | None) -> str:
+    if not family.held_out:
+        return ""
+    predicted = _predicted(family, written)
+    if written is None:
+        return '<p class="soft">No prediction was written down before held-out runs began.</p>'
+    rows = []
+    for row in family.held_out:
+        name = str(row["run"])
+        one, loss = predicted.get(name), row["mask_loss"]
+        if one is None:
+            continue
+        inside = off = "–"
+        if loss is not None:
+            inside = "yes" if one["low"] <= float(loss) <= one["high"] else "no"
+            off = f"{100 * (float(loss) / one['value'] - 1):+.2f} %"
+        rows.append(
+            [html.escape(name), tokens_text(float(row["parameters"] or 0)),
+             f"{one['value']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}",
+             "–" if loss is None else f"{float(loss):.4f}", off, inside]
+        )  # fmt: skip
+    if not rows:
+        return '<p class="soft">Nothing could be predicted before held-out runs began.</p>'
+    header = [
+        "held out",
+        "parameters",
+        "predicted",
+        "95 % of a run",
+        "measured",
+        "off by",
+        "inside",
+    ]
+    when = html.escape(str(written["written"]))
+    return f"<p>Predicted {when}, before these were run:</p>{table(header, rows)}"
+
+
+def _predicted(family: Family, written: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Predictions by the name of the run."""
+    entries = written["families"] if written else []
+    mine = [entry for entry in entries if entry["family"] == family.name]
+    return mine[0].get("predictions", {}) if mine else {}
+
+
+def _held_out(family: Family, written: Mapping[str, Any] | None) -> list[tuple[Row, HeldOut]]:
+    """Predictions that were written down, at no place on an axis yet (x is NaN)."""
+    predicted = _predicted(family, written)
+    found = []
+    for row in family.held_out:
+        one = predicted.get(str(row["run"]))
+        if one is not None:
+            loss = None if row["mask_loss"] is None else float(row["mask_loss"])
+            label = str(row.get("tag:size") or row["run"])
+            marks = HeldOut(label, math.nan, one["value"], one["low"], one["high"], loss)
+            found.append((row, marks))
+    return found
+
+
+def _at(held_out: Sequence[tuple[Row, HeldOut]], variable: str) -> list[HeldOut]:
+    return [one._replace(x=float(row[variable] or 0)) for row, one in held_out]
+
+
+def _plain_figures(
+    family: Family, held_out: Sequence[tuple[Row, HeldOut]], prefix: str
+) -> Iterator[_DRAW]:
+    def draw() -> Figure:
+        return figures.flops_figure(family.runs, (), _at(held_out, "flops"))
+
+    yield f"{prefix}-flops", f"{family.name}: loss against FLOPs", draw
+
+
+def _law_figures(
+    family: Family, sample: Bootstrap[Any], held_out: Sequence[tuple[Row, HeldOut]], prefix: str
+) -> Iterator[_DRAW]:
+    whole = [*family.runs, *(point(row) for row, one in held_out if one.measured is not None)]
+
+    def ends(variable: str) -> tuple[float, float]:
+        values = [*column(whole, variable), *(float(row[variable] or 0) for row, _ in held_out)]
+        return min(values) / 1.2, max(values) * 1.2
+
+    def some(variable: str) -> list[float]:
+        values = np.unique(column(family.runs, variable))
+        at = np.unique(
+            np.linspace(0, len(values) - 1, min(len(values), _LINES)).round().astype(int)
+        )
+        return [float(values[number]) for number in at]
+
+    def by_parameters() -> Figure:
+        if isinstance(sample.fit.law, Law):
+            lines = figures.law_curves(sample, "parameters", ends("parameters"), some("tokens"))
+        else:
+            x = np.geomspace(*ends("parameters"), 120)
+            band = predict(sample, x)
+            lines = [figures.Curve("law", x, band.value, band.law_low, band.law_high)]
+        return figures.parameters_figure(family.runs, lines, _at(held_out, "parameters"))
+
+    yield f"{prefix}-parameters", f"{family.name}: loss against parameters", by_parameters
+    if isinstance(sample.fit.law, Law):
+        costs = cost_of(family.runs)
+
+        def by_tokens() -> Figure:
+            lines = figures.law_curves(sample, "tokens", ends("tokens"), some("parameters"))
+            return figures.tokens_figure(family.runs, lines, _at(held_out, "tokens"))
+
+        def by_flops() -> Figure:
+            best = figures.frontier(sample, ends("flops"), costs)
+            return figures.flops_figure(family.runs, [best], _at(held_out, "flops"))
+
+        yield f"{prefix}-tokens", f"{family.name}: loss against tokens", by_tokens
+        yield f"{prefix}-flops", f"{family.name}: loss against FLOPs", by_flops
+    else:
+        yield from _plain_figures(family, held_out, prefix)
+
+
+def _equal_compute(family: Family, prefix: str) -> Iterator[_DRAW]:
+    runs = [run for run in family.runs if "flops" in run.tags]
+    if not runs:
+        return
+    try:
+        found = minima(levels(runs), _SEED)
+    except InputError:
+        return
+    yield (
+        f"{prefix}-isoflop", f"{family.name}: loss at equal FLOPs",
+        lambda: figures.isoflop_figure(found),
+    )  # fmt: skip
+    if sum(one.place == "inside" for one in found) > 1:
+        costs = cost_of(runs)
+        yield (
+            f"{prefix}-growth", f"{family.name}: best size and tokens against FLOPs",
+            lambda: figures.growth_figure(growth(found, costs), found, costs),
+        )  # fmt: skip
+
+
+# --- All runs ---------------------------------------------------------------------------------
+
+
+def _sweeps(swept: Sequence[Sweep]) -> str:
+    costs = {(other.rule, other.size): lost for _, other, lost in carried(swept)}
+    rows = []
+    for one in swept:
+        rate, place = one.minimum()
+        lost = costs.get((one.rule, one.size))
+        rows.append(
+            [html.escape(one.rule), html.escape(one.size), tokens_text(one.parameters),
+             f"{one.best:.4g}", f"{rate:.3g}" if place == "inside" else place,
+             f"{one.losses[one.best]:.4f}",
+             "–" if lost is None or math.isnan(lost) else f"{lost:+.4f}"]
+        )  # fmt: skip
+    header = ["rule", "size", "parameters", "best rate", "minimum of a parabola", "least loss",
+              "loss added by the smallest width's best rate"]  # fmt: skip
+    return f"<h3>Learning rates</h3>{table(header, rows)}"
+
+
+def _tokenizations(found: Table) -> str:
+    """Losses a base, which compare across tokenizers; and the unigrams', as tokens differ."""
+    rows = []
+    for row in sorted(
+        (row for row in found.rows if row["mask_nats_per_base"] is not None),
+        key=lambda row: (str(row.get("tag:variant")), -int(row["bases_per_token"] or 0)),
+    ):
+        loss, unigram = (float(row[name] or 0) for name in (
+            "mask_nats_per_base", "unigram_mask_nats_per_base"
+        ))  # fmt: skip
+        rows.append(
+            [html.escape(str(row["run"])), f"{row['bases_per_token']}-mers",
+             tokens_text(float(row["bases"] or 0)), f"{float(row['flops'] or 0):.2e}",
+             f"{loss:.5f}", f"{unigram:.5f}", f"{loss - unigram:+.5f}"]
+        )  # fmt: skip
+    header = ["run", "tokens", "bases", "FLOPs", "nats a base", "unigram", "model minus unigram"]
+    note = (
+        "On &lt;mask&gt; positions. A masked token of k bases hides all of them; its loss is "
+        "divided by k."
+    )
+    return f'<h3>Tokenizations</h3><p class="soft">{note}</p>{table(header, rows)}'
+
+
+def _sources(found: Table) -> Iterator[_DRAW]:
+    """Sources at equal tokens, by the loss on windows that all of them have seen the same way."""
+    names = sorted(n for n in found.columns if n.startswith("on:") and n.endswith(":mask_loss"))
+    for name in names:
+        rows = [row for row in found.rows if row[name] is not None]
+        budgets: dict[tuple[Any, ...], list[Row]] = {}
+        for row in rows:
+            key = (row["bases_per_token"], row["sequence_length"], row.get("tag:variant") or "",
+                   row.get("tag:tokens"))  # fmt: skip
+            budgets.setdefault(key, []).append(row)
+        for number, own in enumerate(budgets.values()):
+            if len({row["source"] for row in own}) < 2:
+                continue
+            judge = name.split(":")[1]
+            runs = [point(row, name) for row in own]
+            file = f"sources-on-{judge}" + (f"-{number}" if number else "")
+            yield (
+                file, f"Loss on the {judge} windows, by what a run was trained on",
+                lambda runs=runs: figures.sources_figure(runs),  # type: ignore[misc]
+            )  # fmt: skip
+
+
+def _scores(found: Table) -> Iterator[_DRAW]:
+    for name in found.columns:
+        kind, _, metric = name.rpartition(":")
+        if not kind.startswith("probe:") or metric in ("low", "high") or "_minus_" in metric:
+            continue
+        rows = [r for r in found.rows if r[name] is not None and r["mask_loss"] is not None]
+        if len(rows) < 3:
+            continue
+        title = name.removeprefix("probe:")
+        runs = []
+        for row in rows:
+            run = point(row)
+            tags = {title: row[name], f"{title} low": row[f"{name}:low"],
+                    f"{title} high": row[f"{name}:high"]}  # fmt: skip
+            known = {key: float(value) for key, value in tags.items() if value is not None}
+            runs.append(Run(run.name, run.parameters, run.tokens, run.flops, run.loss, known))
+        file = "score-" + "".join(c if c.isalnum() else "-" for c in title)
+        yield (
+            file, f"Probe {title} against the loss on the run's own windows",
+            lambda runs=runs, title=title: figures.score_figure(runs, title),  # type: ignore[misc]
+        )  # fmt: skip
+
+
+def _placed(root: pathlib.Path, name: str, caption: str, draw: Callable[[], Figure]) -> str:
+    """Writes a figure to DIR/figures; returns it for the page."""
+    folder = root / "figures"
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{name}.png", figures.png(draw()))
+    write_atomically(folder / f"{name}.svg", figures.whole_svg(draw(), name))
+    with styled(name):
+        text = svg(draw())
+    return figure_html(text, caption, "page")

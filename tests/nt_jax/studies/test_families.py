@@ -1,0 +1,177 @@
+"""Laws of a study: who is fitted, what is predicted before it is run, what the page says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nt_jax.errors import InputError
+from nt_jax.studies import findings
+from nt_jax.studies.families import FILE, families, law_of, predictions, write_down, written_down
+from nt_jax.studies.laws import Law, PowerLaw
+from nt_jax.studies.sweeps import AT_AN_END, carried, sweeps
+from nt_jax.studies.table import COLUMNS, Table
+from tests.nt_jax.report.test_page import Page
+
+LAW = Law(2.0, 40.0, 0.35, 300.0, 0.4)
+SIZES, BUDGETS = (3e5, 7e5, 1.5e6, 4e6), (1e6, 2e6, 4e6)
+LARGE = 9e6
+
+
+def row(name, parameters, tokens, loss, **more):
+    columns = dict.fromkeys(COLUMNS) | {
+        "run": name, "state": "done", "held_out": "no", "source": "species",
+        "tag:size": f"w{parameters:.0f}", "tag:tokens": f"{tokens:.0f}",
+        "parameters": int(parameters), "tokens": int(tokens), "flops": 6 * parameters * tokens,
+        "bases_per_token": 6, "bases": 6 * tokens, "sequence_length": 256, "mask_loss": loss,
+        "mask_nats_per_base": None if loss is None else loss / 6,
+        "unigram_mask_nats_per_base": 1.39,
+    }  # fmt: skip
+    return columns | more
+
+
+def study(measured=None, budgets=BUDGETS, **more):
+    """A grid with a little scatter, and one larger run that is held out."""
+    rng = np.random.default_rng(0)
+    rows = [
+        row(f"{n:g}-{d:g}", n, d, LAW.loss(n, d) * math.exp(1e-3 * rng.normal()), **more)
+        for n in SIZES
+        for d in budgets
+    ]
+    rows.append(row("large", LARGE, 4e6, measured, held_out="yes", **more))
+    return table(rows)
+
+
+def table(rows):
+    return Table("test", tuple(rows[0]), tuple(rows))
+
+
+def test_a_law_of_both_is_fitted_without_the_held_out_run():
+    (family,) = families(study(measured=99.0))
+    assert family.name == "species, 6-mers, 256 tokens a sequence"
+    assert len(family.runs) == 12
+    sample = law_of(family, 40)
+    assert isinstance(sample.fit.law, Law)
+    assert not sample.fit.on_bound
+    one = predictions(family, sample)["large"]
+    assert one["low"] < LAW.loss(LARGE, 4e6) < one["high"]
+    assert one["value"] == pytest.approx(LAW.loss(LARGE, 4e6), rel=5e-3)
+    assert one["low"] <= one["law_low"] <= one["value"] <= one["law_high"] <= one["high"]
+
+
+def test_at_equal_tokens_it_is_a_power_law_of_the_size():
+    (family,) = families(study(budgets=(4e6,)))
+    sample = law_of(family, 20)
+    assert isinstance(sample.fit.law, PowerLaw)
+    one = predictions(family, sample)["large"]
+    assert one["value"] == pytest.approx(LAW.loss(LARGE, 4e6), rel=2e-2)
+    (other,) = families(study(budgets=(2e6,)))
+    with pytest.raises(InputError, match="other budgets of tokens"):
+        predictions(other, law_of(other, 20))
+
+
+def test_runs_whose_losses_do_not_compare_are_apart():
+    rows = [
+        row("a", 1e6, 1e6, 5.0),
+        row("b", 1e6, 1e6, 5.0, source="yeast"),
+        row("c", 1e6, 1e6, 2.5, bases_per_token=3, sequence_length=511),
+        row("d", 1e6, 1e6, 5.1, **{"tag:variant": "hot"}),
+        row("e", 2e6, 1e6, None),
+    ]
+    found = families(table([one | {"tag:variant": one.get("tag:variant")} for one in rows]))
+    assert [[run.name for run in family.runs] for family in found] == [["a"], ["b"], ["c"], ["d"]]
+    assert found[0].open == ("e",)
+    assert found[3].name.endswith(", hot")
+
+
+def test_predictions_are_written_down_with_what_they_rest_on(tmp_path):
+    assert written_down(tmp_path) is None
+    (line,) = write_down(study(), tmp_path)
+    assert line.startswith("large: predicted <mask> loss ")
+    (entry,) = written_down(tmp_path)["families"]
+    assert entry["law"]["form"] == "Law"
+    assert len(entry["fitted_to"]) == 12
+    assert entry["not_trained"] == []
+    assert f"{entry['predictions']['large']['value']:.4f}" in line
+    (line,) = write_down(table([row("a", 1e6, 1e6, 5.0), row("b", 2e6, 1e6, None, held_out="yes")]),
+                         tmp_path)  # fmt: skip
+    assert "nothing is predicted: 1 runs" in line
+    assert "why" in written_down(tmp_path)["families"][0]
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(InputError, match=r"prediction\.json: damaged"):
+        written_down(tmp_path)
+
+
+def test_the_page_has_law_prediction_and_measurement(tmp_path):
+    list(write_down(study(), tmp_path))
+    value = written_down(tmp_path)["families"][0]["predictions"]["large"]["value"]
+    text = findings.findings(study(measured=value * 1.002), tmp_path)
+    assert f"<td>{value * 1.002:.4f}</td><td>+0.20 %</td><td>yes</td>" in text
+    for name in ("alpha", "beta", "12 runs"):
+        assert name in text
+    made = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert made == {f"law-{what}.{kind}" for what in ("parameters", "tokens", "flops")
+                    for kind in ("png", "svg")}  # fmt: skip
+    assert (tmp_path / "figures/law-flops.svg").read_text().startswith("<?xml")
+    assert Page(text).loaded == []
+    # What was written down stays what it was; the law is that of all runs but the held-out ones.
+    again = findings.findings(study(measured=value * 1.5), tmp_path)
+    assert "<td>+50.00 %</td><td>no</td>" in again
+
+
+def test_without_enough_runs_the_page_says_why(tmp_path):
+    rows = [row(f"{n:g}", n, 1e6, 5.0 - i) for i, n in enumerate(SIZES[:3])]
+    text = findings.findings(table(rows), tmp_path)
+    assert "No law: 3 runs: PowerLaw has 3 parameters, so it needs 4" in text
+    assert (tmp_path / "figures" / "law-flops.png").exists()
+    assert findings.findings(table([row("a", 1e6, 1e6, None)]), tmp_path) == ""
+
+
+def test_sources_scores_and_tokenizations_are_drawn_where_there_are_any(tmp_path):
+    rows = [
+        row(f"{source}{seed}", 1e6, 1e6, 5.0 + seed / 9, source=source,
+            **{"tag:seed": str(seed), "on:human:mask_loss": 4.0 + seed / 9,
+               "bases_per_token": k, "probe:t:mcc": 0.5 + seed / 9, "probe:t:mcc:low": 0.4,
+               "probe:t:mcc:high": 0.9})
+        for source, k in (("human", 6), ("yeast", 6), ("species", 3))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    text = findings.findings(table(rows), tmp_path)
+    made = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert made == {"sources-on-human.png", "score-t-mcc.png"}
+    assert "Tokenizations" in text
+    assert "3-mers" in text
+
+
+def rates(rule, size, losses):
+    return [
+        row(f"{rule}{size}{rate}", size, 1e6, loss, **{"tag:rate": f"{rate:g}", "tag:rule": rule})
+        for rate, loss in losses.items()
+    ]
+
+
+def test_sweeps_find_the_best_rate_and_what_carrying_it_over_costs():
+    def bowl(best):
+        return {rate: 5 + math.log(rate / best) ** 2 for rate in (1e-3, 2e-3, 4e-3, 8e-3)}
+
+    rows = [*rates("mup", 1e6, bowl(2.5e-3)), *rates("mup", 4e6, bowl(2.5e-3)),
+            *rates("one", 1e6, bowl(2.5e-3)), *rates("one", 4e6, bowl(5e-4))]  # fmt: skip
+    found = sweeps(table(rows))
+    assert [(one.rule, one.parameters, one.best) for one in found] == [
+        ("mup", 1e6, 2e-3), ("mup", 4e6, 2e-3), ("one", 1e6, 2e-3), ("one", 4e6, 1e-3),
+    ]  # fmt: skip
+    rate, place = found[0].minimum()
+    assert rate == pytest.approx(2.5e-3)
+    assert place == "inside"
+    assert found[3].minimum() == (1e-3, AT_AN_END)
+    costs = {(small.rule, large.parameters): lost for small, large, lost in carried(found)}
+    assert costs[("mup", 4e6)] == 0
+    assert costs[("one", 4e6)] == pytest.approx(math.log(4) ** 2 - math.log(2) ** 2)
+
+
+def test_a_sweep_on_the_page(tmp_path):
+    rows = [*rates("muP", 1e6, {1e-3: 5.0, 2e-3: 4.5, 4e-3: 5.0}),
+            *rates("muP", 4e6, {1e-3: 4.5, 2e-3: 4.0, 4e-3: 5.0})]  # fmt: skip
+    text = findings.findings(table(rows), tmp_path)
+    assert text.count("<td>0.002</td>") == 2
+    assert (tmp_path / "figures" / "rates.png").exists()
