@@ -19,6 +19,7 @@ from nt_jax.config import ConfigError, Experiment
 from nt_jax.layout import by_windows, layout, over_windows
 from nt_jax.model.factory import build_model
 from nt_jax.model.flash import attention_for
+from nt_jax.model.layers import recomputed, saved
 from nt_jax.step import EvalRows, TrainState, init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -73,12 +74,14 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
     sharding.check_batch(experiment.train.global_batch, experiment.train.accumulate, mesh)
     platform = mesh.devices.flat[0].platform
     attend = attention_for(platform, experiment.model)
+    on_cpu = platform == "cpu"
     model = build_model(
         experiment.model,
         tokenizer,
         **layout(mesh, experiment.model, attend)._asdict(),
         # A loop stacks what the backward pass reads: copies that a CPU has no time to hide.
-        unroll=experiment.model.num_layers if platform == "cpu" else 1,
+        unroll=experiment.model.num_layers if on_cpu else 1,
+        light=recomputed if on_cpu else saved,
     )
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)

@@ -98,21 +98,19 @@ def _dense_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array, None]
 dense_attention.defvjp(_dense_forward, _dense_backward)
 
 
-def quartered_attention(
+def parted_attention(
     query: Float[Array, "B T H K"],
     key: Float[Array, "B S H K"],
     value: Float[Array, "B S H K"],
     real: Bool[Array, "B S"],
 ) -> Float[Array, "B T H K"]:
-    """`dense_attention`, up to 512 tokens on half the sequences and half the heads at a time.
+    """`dense_attention` on half the heads at a time, up to 512 tokens on half the sequences too.
 
     For CPUs: XLA runs a product of many small matrices on one core, but parts that need nothing
-    of each other side by side. Larger ones it spreads itself. The batch and the heads must not be
-    split over devices.
+    of each other side by side. The batch and the heads must not be split over devices.
     """
-    if query.shape[1] > 512:
-        return dense_attention(query, key, value, real)
-    halves = tuple(2 - x % 2 for x in (query.shape[0], query.shape[2]))
+    short = query.shape[1] <= 512
+    halves = 2 - query.shape[0] % 2 if short else 1, 2 - query.shape[2] % 2
 
     def rows(x: Array) -> list[Array]:
         return jnp.split(x, halves[0], axis=0)

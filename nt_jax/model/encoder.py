@@ -16,7 +16,7 @@ from nt_jax.config import ModelConfig
 from nt_jax.errors import InputError
 from nt_jax.model.attention import AttentionFunction, MultiHeadAttention
 from nt_jax.model.flash import saves_kernel
-from nt_jax.model.layers import Embed, LayerNorm, Linear
+from nt_jax.model.layers import Embed, LayerNorm, Light, Linear, saved
 from nt_jax.model.rotary import Tables, rotary_tables, rounded_rotary_tables
 
 # What the backward pass of a block finds saved. "dots" keeps the outputs of the projections and of
@@ -79,18 +79,22 @@ def embed_tokens(
     return policy(config).cast_to_compute(x)
 
 
-def feed_forward(config: ModelConfig, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def feed_forward(
+    config: ModelConfig, x: Float[Array, "B T D"], light: Light = saved
+) -> Float[Array, "B T D"]:
     """fc1 -> activation -> fc2; gated: the activated first half of fc1 times its second half."""
     with hk.name_scope("ffn"):
         parts = 2 if config.ffn_gated else 1
         fc1 = Linear(parts * config.ffn_dim, parts=parts, bias=config.ffn_bias, name="fc1")
         hidden = fc1(x)
         activation = _ACTIVATIONS[config.ffn_activation]
-        if config.ffn_gated:
-            hidden = activation(hidden[..., 0, :]) * hidden[..., 1, :]
-        else:
-            hidden = activation(hidden)
-        return Linear(config.embed_dim, bias=config.ffn_bias, name="fc2")(hidden)
+
+        def activated(hidden: Array) -> Array:
+            if config.ffn_gated:
+                return activation(hidden[..., 0, :]) * hidden[..., 1, :]
+            return activation(hidden)
+
+        return Linear(config.embed_dim, bias=config.ffn_bias, name="fc2")(light(activated)(hidden))
 
 
 def encode(
@@ -101,10 +105,12 @@ def encode(
     layers: tuple[int, ...] = (),
     attention: tuple[int, ...] = (),
     unroll: int = 1,
+    light: Light = saved,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
     """Runs the blocks; keeps the outputs of `layers` and the maps of `attention` (1-based layers).
 
-    `unroll` blocks stand in the body of the loop over the layers.
+    `unroll` blocks stand in the body of the loop over the layers; `light` stands around their
+    activations and LayerNorms.
 
     Returns the output of the last block, before the head's first LayerNorm, and what was asked
     for, in the order asked: "embeddings" [N,B,T,D], "attention" [N,B,H,T,T] float32. Raises
@@ -128,12 +134,14 @@ def encode(
             positions = jnp.arange(length)
             rotary = jnp.asarray(rotary[0])[positions], jnp.asarray(rotary[1])[positions]
 
+    norm = functools.partial(LayerNorm, config.layer_norm_epsilon, light=light)
+
     def block(x: Array) -> tuple[Array, Array | None]:
-        normed = LayerNorm(config.layer_norm_epsilon, name="attention_norm")(x)
+        normed = norm(name="attention_norm")(x)
         mha = MultiHeadAttention(config.num_heads, config.head_size, attend, name="attention")
         mixed, maps = mha(normed, real, rotary, maps=bool(attention))
         x += mixed
-        x += feed_forward(config, LayerNorm(config.layer_norm_epsilon, name="ffn_norm")(x))
+        x += feed_forward(config, norm(name="ffn_norm")(x), light)
         return x, maps
 
     if config.remat != "none" and not hk.running_init():

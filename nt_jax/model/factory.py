@@ -39,7 +39,7 @@ from nt_jax.config import ConfigError, ModelConfig
 from nt_jax.model.attention import AttentionFunction, dense_attention
 from nt_jax.model.encoder import Vocabulary, encode, policy
 from nt_jax.model.heads import MaskedLMHead
-from nt_jax.model.layers import PARAM_DTYPE
+from nt_jax.model.layers import PARAM_DTYPE, Light, saved
 from nt_jax.tokenizers import KmerTokenizer
 
 Params = Any
@@ -88,6 +88,7 @@ def build_model(
     intercept: Interceptor = unchanged,
     getter: Getter = as_stored,
     unroll: int = 1,
+    light: Light = saved,
 ) -> Model:
     """Builds a model for a vocabulary; raises ConfigError when its sizes do not fit together.
 
@@ -95,13 +96,14 @@ def build_model(
     call of a module (`haiku.intercept_methods`): adapters of fine-tuning change inputs and outputs
     of projections there, and their parameters are listed beside those of the projection. `getter`
     sees every parameter before its layer does (`haiku.custom_getter`). `unroll` layers are
-    compiled at a time: 1 for the smallest program, more where the loop itself costs time.
+    compiled at a time: 1 for the smallest program, more where the loop itself costs time. `light`
+    stands around activations and LayerNorms: `recomputed` keeps nothing of them for gradients.
     """
     _check(model)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad_id, tokenizer.mask_id)
 
     def hidden_states(tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return encode(model, vocabulary, attend, tokens, unroll=unroll)[0]
+        return encode(model, vocabulary, attend, tokens, unroll=unroll, light=light)[0]
 
     def head(hidden: Float[Array, "... D"]) -> tuple[Array, Array]:
         hidden = policy(model).cast_to_compute(hidden)
@@ -113,13 +115,13 @@ def build_model(
         last = model.num_layers
         inner = tuple(layer for layer in dict.fromkeys(layers) if layer != last)
         mapped = (tuple(dict.fromkeys(layers)) or tuple(range(1, last + 1))) if attention else ()
-        hidden, kept = encode(model, vocabulary, attend, tokens, inner, mapped, unroll)
+        hidden, found = encode(model, vocabulary, attend, tokens, inner, mapped, unroll, light)
         logits, embedding = head(hidden)
-        embeddings = dict(zip(inner, kept.get("embeddings", ()), strict=True))
+        embeddings = dict(zip(inner, found.get("embeddings", ()), strict=True))
         return {
             "logits": jnp.where((tokens == vocabulary.pad_id)[..., None], 0.0, logits),
             "embeddings": embeddings | ({last: embedding} if last in layers else {}),
-            "attention": dict(zip(mapped, kept.get("attention", ()), strict=True)),
+            "attention": dict(zip(mapped, found.get("attention", ()), strict=True)),
         }
 
     def functions() -> Any:

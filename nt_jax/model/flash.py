@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nt_jax.config import ModelConfig
-from nt_jax.model.attention import AttentionFunction, dense_attention, quartered_attention
+from nt_jax.model.attention import AttentionFunction, dense_attention, parted_attention
 
 _CUDNN = "dot_product_attention_fwd_wrapper"
 
@@ -26,7 +26,7 @@ def attention_for(platform: str, model: ModelConfig) -> AttentionFunction:
     if model.attention == "dense":
         return dense_attention
     if platform == "cpu":
-        return quartered_attention
+        return parted_attention
     if model.compute_dtype != "bfloat16":
         return dense_attention
     if platform == "tpu":
@@ -39,7 +39,7 @@ def attention_for(platform: str, model: ModelConfig) -> AttentionFunction:
 
 def has_kernel(platform: str, model: ModelConfig) -> bool:
     """Whether `attention_for` never lays the scores out."""
-    return attention_for(platform, model) not in (dense_attention, quartered_attention)
+    return attention_for(platform, model) not in (dense_attention, parted_attention)
 
 
 def attention_here(model: ModelConfig) -> AttentionFunction:

@@ -6,7 +6,8 @@ silently make bfloat16 master weights. Here the dtype of a parameter is written 
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import haiku as hk
 import jax
@@ -15,6 +16,24 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 PARAM_DTYPE = jnp.dtype(jnp.float32)
+
+Light: TypeAlias = Callable[[Callable[..., Array]], Callable[..., Array]]
+"""Stands around what passes over elements alone: activations and LayerNorms."""
+
+
+def saved(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The backward pass finds what it needs in memory, or where the compiler puts it."""
+    return function
+
+
+def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The backward pass computes the function again from its inputs.
+
+    For CPUs, where to keep what it needs takes memory and twice the time of an activation. XLA
+    does it by itself elsewhere, and libtpu needs many times as long to compile a program that
+    says so and does not fit.
+    """
+    return jax.checkpoint(function, prevent_cse=False)
 
 
 class Linear(hk.Module):
@@ -88,15 +107,18 @@ wide_product.defvjp(_wide_product_forward, _wide_product_backward)
 class LayerNorm(hk.Module):
     """LayerNorm of the last axis, computed in float32, returned in the dtype of the input."""
 
-    def __init__(self, epsilon: float, *, name: str):
+    def __init__(self, epsilon: float, *, light: Light = saved, name: str):
         super().__init__(name=name)
-        self.epsilon = epsilon
+        self.epsilon, self.light = epsilon, light
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalises each vector to mean 0 and variance 1, then scales and offsets it."""
         width = [x.shape[-1]]
         scale = hk.get_parameter("scale", width, PARAM_DTYPE, init=jnp.ones)
         offset = hk.get_parameter("offset", width, PARAM_DTYPE, init=jnp.zeros)
+        return self.light(self._normalised)(x, scale, offset)
+
+    def _normalised(self, x: Array, scale: Array, offset: Array) -> Array:
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)

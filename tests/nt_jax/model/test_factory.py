@@ -11,7 +11,7 @@ import pytest
 
 from nt_jax.config import ConfigError
 from nt_jax.errors import InputError
-from nt_jax.model import factory
+from nt_jax.model import factory, layers
 from tests.nt_jax.model.conftest import (
     V1,
     V2,
@@ -190,9 +190,12 @@ def test_a_row_of_pads_alone_is_finite(config, tokenizer, params):
 
 
 @functools.cache
-def loss_and_gradients(remat, tokenizer):
-    """Loss, gradients and program text of v1, whose blocks have every kind of parameter."""
-    model = factory.build_model(dataclasses.replace(V1, remat=remat), tokenizer)
+def loss_and_gradients(remat, tokenizer, light=layers.saved):
+    """Loss, gradients, program text and numbers kept for the backward pass.
+
+    Of v1, whose blocks have every kind of parameter.
+    """
+    model = factory.build_model(dataclasses.replace(V1, remat=remat), tokenizer, light=light)
     tokens = batch(tokenizer, (12, 9))
 
     def loss(params):
@@ -200,17 +203,30 @@ def loss_and_gradients(remat, tokenizer):
 
     params = parameters(V1, tokenizer)
     program = jax.jit(jax.value_and_grad(loss)).trace(params)
-    return *program.lower().compile()(params), str(program.jaxpr)
+    backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)
+    kept = sum(x.size for x in jax.tree.leaves(backward))
+    return *program.lower().compile()(params), str(program.jaxpr), kept
 
 
 @pytest.mark.parametrize("policy", ["dots", "full"])
 def test_rematerialisation_changes_memory_not_gradients(tokenizer, policy):
-    loss, gradients, program = loss_and_gradients("none", tokenizer)
-    same_loss, same, saving_program = loss_and_gradients(policy, tokenizer)
+    loss, gradients, program, kept = loss_and_gradients("none", tokenizer)
+    same_loss, same, saving_program, fewer = loss_and_gradients(policy, tokenizer)
     assert program.count("dot_general") < saving_program.count("dot_general")
+    assert fewer < kept
     np.testing.assert_allclose(loss, same_loss, rtol=1e-6)
     for left, right in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5 * max(1.0, np.abs(left).max()))
+
+
+def test_what_is_recomputed_is_neither_kept_nor_a_product(tokenizer):
+    loss, gradients, program, kept = loss_and_gradients("none", tokenizer)
+    same_loss, same, lighter, fewer = loss_and_gradients("none", tokenizer, layers.recomputed)
+    assert program.count("dot_general") == lighter.count("dot_general")
+    assert fewer < kept
+    np.testing.assert_allclose(loss, same_loss, rtol=1e-6)
+    for left, right in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6 * max(1.0, np.abs(left).max()))
 
 
 def test_key_size_may_differ_from_width_over_heads(tokenizer, tokens):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nt_jax.model import factory
-from nt_jax.model.attention import dense_attention, quartered_attention
+from nt_jax.model.attention import dense_attention, parted_attention
 from nt_jax.model.flash import attention_for, cudnn_attention, has_kernel
 from nt_jax.model.splash import splash_attention
 from tests.nt_jax.model.conftest import V1, V2, batch, parameters
@@ -69,13 +69,15 @@ def test_kernels_agree_with_the_dense_attention(name):
     assert np.isfinite(mixed).all()
 
 
-@pytest.mark.parametrize(("rows", "heads"), [(3, 2), (2, 4), (4, 3), (1, 1)])
-def test_quarters_of_the_dense_attention_are_the_dense_attention(rows, heads):
+@pytest.mark.parametrize(
+    ("rows", "heads", "length"), [(3, 2, 24), (2, 4, 24), (4, 3, 24), (1, 1, 24), (2, 2, 520)]
+)
+def test_parts_of_the_dense_attention_are_the_dense_attention(rows, heads, length):
     rng = np.random.default_rng(rows)
-    arrays = [jnp.asarray(rng.normal(size=(rows, 24, heads, 8)), jnp.float32) for _ in range(3)]
-    real = jnp.asarray(np.arange(24) < np.array([24, 5, 0, 1])[:rows, None])
+    arrays = [jnp.asarray(rng.normal(size=(rows, length, heads, 8)), jnp.float32) for _ in range(3)]
+    real = jnp.asarray(np.arange(length) < np.array([length, 5, 0, 1])[:rows, None])
     for found, expected in zip(
-        outputs_and_gradients(quartered_attention, arrays, real)[0],
+        outputs_and_gradients(parted_attention, arrays, real)[0],
         outputs_and_gradients(dense_attention, arrays, real)[0],
         strict=True,
     ):
@@ -121,7 +123,7 @@ def test_which_attention_is_the_fastest():
     half = dataclasses.replace(V2, compute_dtype="bfloat16")
     assert attention_for("gpu", half) is cudnn_attention
     assert attention_for("tpu", half) is splash_attention
-    assert attention_for("cpu", half) is attention_for("cpu", V2) is quartered_attention
+    assert attention_for("cpu", half) is attention_for("cpu", V2) is parted_attention
     assert [has_kernel(platform, half) for platform in ("gpu", "tpu", "cpu")] == [True, True, False]
     for platform in ("gpu", "tpu"):
         assert attention_for(platform, V2) is dense_attention
