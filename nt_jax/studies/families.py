@@ -133,7 +133,7 @@ def predictions(family: Family, sample: Bootstrap[Any]) -> dict[str, dict[str, f
 # --- DIR/prediction.json ----------------------------------------------------------------------
 
 
-def write_down(found: Table, root: pathlib.Path) -> Iterator[str]:
+def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> Iterator[str]:
     """Writes what is predicted of the held-out runs, before they are run; yields lines to print.
 
     A family whose law cannot be fitted has the reason in its place.
@@ -148,7 +148,7 @@ def write_down(found: Table, root: pathlib.Path) -> Iterator[str]:
             "not_trained": list(family.open),
         }
         try:
-            sample = law_of(family)
+            sample = law_of(family, replicates)
             predicted = predictions(family, sample)
         except InputError as error:
             entry["why"] = str(error)

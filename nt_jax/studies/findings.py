@@ -20,7 +20,7 @@ from nt_jax.report.plots import styled, svg, tokens_text
 from nt_jax.studies import figures
 from nt_jax.studies.families import Family, families, law_of, point, written_down
 from nt_jax.studies.figures import HeldOut
-from nt_jax.studies.intervals import Bootstrap, leave_one_out, predict
+from nt_jax.studies.intervals import REPLICATES, Bootstrap, leave_one_out, predict
 from nt_jax.studies.isoflop import cost_of, growth, levels, minima
 from nt_jax.studies.laws import Law
 from nt_jax.studies.points import Run, column
@@ -34,7 +34,7 @@ _DRAW = tuple[str, str, Callable[[], Figure]]
 """Name of the file, caption, how to draw it."""
 
 
-def findings(found: Table, root: pathlib.Path) -> str:
+def findings(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> str:
     """HTML of all that can be said; the empty string where no run is trained."""
     written = written_down(root)
     parts: list[str] = []
@@ -44,7 +44,7 @@ def findings(found: Table, root: pathlib.Path) -> str:
             continue
         prefix = f"law-{number}" if number else "law"
         parts.append(f"<h3>{html.escape(family.name)}</h3>")
-        parts.append(_family(family, written, prefix, drawn))
+        parts.append(_family(family, written, prefix, drawn, replicates))
     swept = sweeps(found)
     if swept:
         parts.append(_sweeps(swept))
@@ -61,11 +61,15 @@ def findings(found: Table, root: pathlib.Path) -> str:
 
 
 def _family(
-    family: Family, written: Mapping[str, Any] | None, prefix: str, drawn: list[_DRAW]
+    family: Family,
+    written: Mapping[str, Any] | None,
+    prefix: str,
+    drawn: list[_DRAW],
+    replicates: int,
 ) -> str:
     held_out = _held_out(family, written)
     try:
-        sample = law_of(family)
+        sample = law_of(family, replicates)
     except InputError as error:
         text = f'<p class="soft">No law: {html.escape(str(error))}.</p>'
         drawn += _plain_figures(family, held_out, prefix)

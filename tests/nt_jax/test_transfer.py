@@ -50,7 +50,7 @@ def losses(experiment, model, rates, params=None, steps=4):
 
 
 def test_factors_train_as_multipliers_in_the_forward_pass_do():
-    one = experiment(16, 4, base_width=16, base_depth=2)
+    one = experiment(16, 2, base_width=16, base_depth=1)
     mine, trained = losses(
         one, transfer.starting(build_model(one.model, TOKENIZER), one), transfer.rates(one)
     )
@@ -101,7 +101,7 @@ def test_the_table_of_factors():
 def test_changes_of_the_outputs_do_not_grow_with_the_width(carried):
     """The "coordinate check" of Yang et al. 2022, section F.1, after a few steps."""
     moved = []
-    for width in (16, 256):
+    for width in (16, 128):
         one = experiment(width, 2, base_width=16 if carried else 0)
         one = dataclasses.replace(one, optim=dataclasses.replace(one.optim, peak_lr=2e-3))
         model = transfer.starting(build_model(one.model, TOKENIZER), one)
@@ -110,7 +110,7 @@ def test_changes_of_the_outputs_do_not_grow_with_the_width(carried):
         before, after = (model.encode(params, tokens()) for params in (start, end))
         moved.append(float(jnp.sqrt(jnp.mean(jnp.square(after - before)))))
     growth = moved[1] / moved[0]
-    assert growth < 2 if carried else growth > 4, growth
+    assert growth < 1.5 if carried else growth > 1.8, growth
 
 
 def test_decay_of_a_matrix_does_not_depend_on_its_factor():

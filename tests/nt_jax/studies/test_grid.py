@@ -28,7 +28,7 @@ from nt_jax.studies.grid import (
 from nt_jax.studies.quantities import quantities
 from tests.nt_jax.test_golden import golden
 
-SHIPPED = ("miniature", "nt_paper")
+SHIPPED = ("miniature", "nt_paper", "rates", "tokenizations")
 UNITS = {"T": 10**12, "B": 10**9, "M": 10**6, "K": 10**3}
 
 

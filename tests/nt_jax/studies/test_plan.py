@@ -74,10 +74,10 @@ def test_an_estimate_for_a_topology_is_that_of_nt_jax_plan(capfd):
 
 
 def test_runs_that_cannot_be_laid_out_say_why_and_are_not_counted(capfd):
-    only = ["--only", "w32-human-1M-s0", "w64-human-1M-s0"]
+    only = ["--only", "w32-species-1M-s0", "w64-species-1M-s0"]
     code, out, _ = planned(capfd, "miniature", "--topology", "h200-3", "--estimate", *only)
     assert code == 0
-    assert "w32-human-1M-s0: " in out
+    assert "w32-species-1M-s0: " in out
     assert "0 runs one after the other: 0.0 days, $0; 2 do not fit and are not counted" in out
 
 

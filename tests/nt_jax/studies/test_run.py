@@ -175,7 +175,7 @@ def test_the_page_loads_nothing_and_holds_the_losses(finished):
     _, root, _ = finished
     text = (root / "report.html").read_text()
     page = Page(text)
-    assert page.loaded == []
+    assert all(target.startswith("#") for target in page.loaded)
     for row in table(root):
         assert row["run"] in text
         assert f"{float(row['mask_loss']):.4f}" in text
