@@ -28,6 +28,8 @@ from nt_jax.studies.sweeps import Sweep, carried, rates_figure, sweeps
 from nt_jax.studies.table import Row, Table
 
 _SEED = 0
+_HEADLINES = ("mcc", "spearman")
+"""The score of a probe that is drawn: of classes, and of values."""
 _LINES = 6
 """Most curves of a law in one figure."""
 _DRAW = tuple[str, str, Callable[[], Figure]]
@@ -42,6 +44,8 @@ def findings(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> 
     for number, family in enumerate(families(found)):
         if len(family.runs) + len(family.held_out) < 3 or not family.runs:
             continue
+        if any("rate" in run.tags for run in family.runs):
+            continue  # a sweep: they differ in more than sizes and budgets
         prefix = f"law-{number}" if number else "law"
         parts.append(f"<h3>{html.escape(family.name)}</h3>")
         parts.append(_family(family, written, prefix, drawn, replicates))
@@ -317,8 +321,8 @@ def _sources(found: Table) -> Iterator[_DRAW]:
 
 def _scores(found: Table) -> Iterator[_DRAW]:
     for name in found.columns:
-        kind, _, metric = name.rpartition(":")
-        if not kind.startswith("probe:") or metric in ("low", "high") or "_minus_" in metric:
+        task, _, metric = name.rpartition(":")
+        if not task.startswith("probe:") or metric not in _HEADLINES:
             continue
         rows = [r for r in found.rows if r[name] is not None and r["mask_loss"] is not None]
         if len(rows) < 3:

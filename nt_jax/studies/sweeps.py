@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from nt_jax.report.plots import INK, WIDE, tokens_text
 from nt_jax.studies import figures
@@ -103,6 +104,9 @@ def rates_figure(swept: Sequence[Sweep], unit: str = figures.PER_TOKEN) -> Figur
                 markerfacecolor=colour, zorder=4,
             )  # fmt: skip
         axes.set_xscale("log")
+        rates = sorted({rate for one in swept for rate in one.losses})
+        axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates], rotation=45)
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(rule)
         axes.set_xlabel("peak learning rate")
     panels[0].set_ylabel(f"held-out loss ({unit})")

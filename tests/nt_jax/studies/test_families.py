@@ -174,4 +174,4 @@ def test_a_sweep_on_the_page(tmp_path):
             *rates("muP", 4e6, {1e-3: 4.5, 2e-3: 4.0, 4e-3: 5.0})]  # fmt: skip
     text = findings.findings(table(rows), tmp_path)
     assert text.count("<td>0.002</td>") == 3
-    assert (tmp_path / "figures" / "rates.png").exists()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"rates.png", "rates.svg"}
