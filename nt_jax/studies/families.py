@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,12 +133,12 @@ def predictions(family: Family, sample: Bootstrap[Any]) -> dict[str, dict[str, f
 # --- DIR/prediction.json ----------------------------------------------------------------------
 
 
-def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> Iterator[str]:
-    """Writes what is predicted of the held-out runs, before they are run; yields lines to print.
+def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> list[str]:
+    """Writes what is predicted of the held-out runs, before they are run; returns lines to print.
 
     A family whose law cannot be fitted has the reason in its place.
     """
-    entries = []
+    entries, lines = [], []
     for family in families(found):
         if not family.held_out:
             continue
@@ -152,20 +152,21 @@ def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -
             predicted = predictions(family, sample)
         except InputError as error:
             entry["why"] = str(error)
-            yield f"{family.name}: nothing is predicted: {error}"
+            lines.append(f"{family.name}: nothing is predicted: {error}")
         else:
             law = sample.fit.law
             entry["law"] = {"form": type(law).__name__, **dataclasses.asdict(law)}
             entry["predictions"] = predicted
-            for run, one in predicted.items():
-                yield (
-                    f"{run}: predicted <mask> loss {one['value']:.4f} nats a token "
-                    f"({one['low']:.4f} to {one['high']:.4f}), written to {root / FILE}"
-                )
+            lines += [
+                f"{run}: predicted <mask> loss {one['value']:.4f} nats a token "
+                f"({one['low']:.4f} to {one['high']:.4f}), written to {root / FILE}"
+                for run, one in predicted.items()
+            ]
         entries.append(entry)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     whole = {"format": FORMAT, "study": found.study, "written": now, "families": entries}
     write_atomically(root / FILE, json.dumps(whole, indent=1) + "\n")
+    return lines
 
 
 def written_down(root: pathlib.Path) -> Mapping[str, Any] | None:

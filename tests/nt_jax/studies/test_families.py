@@ -103,7 +103,7 @@ def test_predictions_are_written_down_with_what_they_rest_on(tmp_path):
 
 
 def test_the_page_has_law_prediction_and_measurement(tmp_path):
-    list(write_down(study(), tmp_path, 20))
+    write_down(study(), tmp_path, 20)
     value = written_down(tmp_path)["families"][0]["predictions"]["large"]["value"]
     text = findings.findings(study(measured=value * 1.002), tmp_path, 20)
     assert f"<td>{value * 1.002:.4f}</td><td>+0.20 %</td><td>yes</td>" in text
