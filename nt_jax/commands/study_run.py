@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shlex
 from typing import TYPE_CHECKING
 
 from nt_jax.commands import launching, studying
@@ -11,6 +12,9 @@ from nt_jax.errors import InputError, nearest
 if TYPE_CHECKING:
     from nt_jax.studies.folder import Folder
     from nt_jax.studies.grid import Study
+
+
+_LAUNCHERS = ("local", "slurm", "tpu-vm")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate-only", action="store_true",
         help="train nothing: evaluate what is trained (here, or by `nt-jax launch` elsewhere)",
     )  # fmt: skip
+    parser.add_argument(
+        "--launcher", default="", metavar="WORDS",
+        help="train through `nt-jax launch WORDS`, in quotes: 'slurm --nodes 4 --gpus-per-node 8', "
+        "'tpu-vm --name dna{slot} --zone us-west4-a --topology v5e-16'; {slot} counts --jobs",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the commands; run nothing")
     common.data_dir(parser)
 
@@ -54,8 +63,10 @@ def run(options: argparse.Namespace) -> int:
         options.max_restarts,
         not options.evaluate_only,
         tuple(folder.absolute() for folder in options.data_dir),
+        _launcher(options.launcher),
     )
-    root = options.out
+    # What is launched may start in another folder.
+    root = options.out.absolute() if settings.launcher else options.out
     folder = Folder(root)
     # All of this again once the folder is locked; a folder that is refused stays as it was.
     declared.admit(study, root)
@@ -81,6 +92,14 @@ def _foretell(study: "Study", folder: "Folder") -> None:
 
     for line in write_down(collect(study, folder.root), folder.root):
         say(line)
+
+
+def _launcher(text: str) -> tuple[str, ...]:
+    """Its words, checked: a launcher is named first."""
+    words = tuple(shlex.split(text))
+    if text and (not words or words[0] not in _LAUNCHERS):
+        raise InputError(f"--launcher {text!r}: begins with one of {', '.join(_LAUNCHERS)}")
+    return words
 
 
 def _data(words: list[str], sources: tuple[str, ...]) -> dict[str, str]:

@@ -5,6 +5,7 @@ DIR/experiments/NAME.json     the experiment of a run, as `nt-jax pretrain` take
 DIR/runs/NAME                 its workdir
 DIR/runs/NAME.log             what `pretrain` printed, over all its lives
 DIR/runs/NAME.failed          why it was given up; gone when it is tried again
+DIR/runs/NAME.launched        how it was handed to a scheduler; delete it to launch it again
 DIR/evaluations/NAME/on/SOURCE.json and .log
 DIR/evaluations/NAME/probes/TASK/ and TASK.log
 DIR/table.tsv, table.json, timings.tsv, report.html
@@ -63,6 +64,10 @@ class Folder:
     def failed(self, run: StudyRun) -> pathlib.Path:
         """Says why a run was given up."""
         return self.runs / f"{run.name}.failed"
+
+    def launched(self, run: StudyRun) -> pathlib.Path:
+        """Holds the command that its training was handed to a scheduler with."""
+        return self.runs / f"{run.name}.launched"
 
     def experiment(self, run: StudyRun) -> pathlib.Path:
         """Text of its experiment."""

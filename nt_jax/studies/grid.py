@@ -20,7 +20,7 @@ from nt_jax.errors import InputError
 from nt_jax.overrides import apply_overrides
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,99}")
-_BESIDE = (".log", ".failed", ".sh", ".tmp")
+_BESIDE = (".log", ".failed", ".launched", ".sh", ".tmp")
 """What files beside a workdir are named by: its name and one of these."""
 _UNITS = (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3))
 

@@ -1,4 +1,4 @@
-"""`nt-jax study run`: every run and what follows it, side by side, on this machine.
+"""`nt-jax study run`: every run and what follows it, side by side, here or through `nt-jax launch`.
 
 State is what lies in the folder, so the same call again goes on wherever it was stopped. Each job
 is a process that writes to a log which is locked as long as it lives: no job is ever started
@@ -36,6 +36,18 @@ class Settings:
     """Whether to train; otherwise only what is trained is evaluated."""
     task_folders: tuple[pathlib.Path, ...] = ()
     """Where tasks known by name are looked for first."""
+    launcher: tuple[str, ...] = ()
+    """Words of `nt-jax launch` that each training goes through, such as `("slurm", "--nodes",
+    "4")`; `{slot}` in them is the number, from 0, of what goes on side by side. Empty: none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One of the runs that go on side by side."""
+
+    number: int
+    cards: tuple[str, ...]
+    """Its GPUs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +56,8 @@ class Ended:
 
     run: StudyRun
     state: str
-    """done, done before, stopped, killed (by a second signal), failed, not started, not trained."""
+    """done, done before, stopped, killed (by a second signal), failed, not started, not trained,
+    launched (it trains elsewhere, or is waiting for it)."""
 
 
 def where(study: Study, runs: Sequence[StudyRun], places: Mapping[str, str]) -> dict[str, str]:
@@ -72,9 +85,9 @@ def carry_out(
 
     SIGTERM and SIGINT are passed on once; then nothing is started any more.
     """
-    cards: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
-    for share in shares(local.gpus(), settings.parallel):
-        cards.put(share)
+    slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+    for number, share in enumerate(shares(local.gpus(), settings.parallel)):
+        slots.put(Slot(number, share))
     ordered = sorted(runs, key=lambda run: run.held_out)
     numbers = {run.name: f"[{number}/{len(runs)}]" for number, run in enumerate(ordered, 1)}
 
@@ -84,13 +97,16 @@ def carry_out(
             return Ended(run, "done before")
         if not (settings.train or jobs[0].is_done()):
             return Ended(run, "not trained")
-        mine = cards.get()
+        if folder.launched(run).exists() and not jobs[0].is_done():
+            say(f"{numbers[run.name]} {run.name}: launched before, see {folder.launched(run)}")
+            return Ended(run, "launched")
+        mine = slots.get()
         try:
             return _carry_out(run, jobs, stop, mine)
         finally:
-            cards.put(mine)
+            slots.put(mine)
 
-    def _carry_out(run: StudyRun, jobs: Sequence[Job], stop: Stop, cards: Sequence[str]) -> Ended:
+    def _carry_out(run: StudyRun, jobs: Sequence[Job], stop: Stop, slot: Slot) -> Ended:
         folder.failed(run).unlink(missing_ok=True)
         failures: list[dict[str, object]] = []
         for job in jobs:
@@ -102,9 +118,11 @@ def carry_out(
                 return Ended(run, "not started" if job is jobs[0] else "stopped")
             say(f"{numbers[run.name]} {run.name}: {job.stage}")
             began = time.monotonic()
-            code, how = _process(job, folder.workdir(run), data, settings, stop, cards)
+            words = command(job, data, settings.launcher, slot.number)
+            code, how = _process(job, words, folder.workdir(run), settings, stop, slot)
             took = duration(time.monotonic() - began)
-            if code == PREEMPTED:
+            left = stop.received == 1 and settings.launcher and job is jobs[0]
+            if code == PREEMPTED or (left and code != FINISHED):
                 say(f"{numbers[run.name]} {run.name}: {job.stage} stopped, saved")
                 return Ended(run, "stopped")
             if stop.received > 1:
@@ -113,6 +131,10 @@ def carry_out(
             if code == FINISHED and job.is_done():
                 say(f"{numbers[run.name]} {run.name}: {job.stage} done in {took}")
                 continue
+            if code == FINISHED and job is jobs[0] and settings.launcher:
+                folder.launched(run).write_text(quoted(words) + "\n")
+                say(f"{numbers[run.name]} {run.name}: launched")
+                return Ended(run, "launched")
             if code == FINISHED:
                 how = f"ended well, but left no {job.result.name}"
             say(f"nt-jax: {run.name}: {job.stage} failed: {how}; see {job.log}")
@@ -124,6 +146,9 @@ def carry_out(
 
     held_out = [run for run in ordered if run.held_out]
     ended = local.side_by_side(ordered[: len(runs) - len(held_out)], one, settings.parallel)
+    if held_out and any(one.state == "launched" for one in ended):
+        say("held-out runs wait until the others are trained; then the same command again")
+        return ended + [Ended(run, "not started") for run in held_out]
     if held_out and not was_stopped(ended):
         foretell()
         ended += local.side_by_side(held_out, one, settings.parallel)
@@ -132,22 +157,25 @@ def carry_out(
 
 def _process(
     job: Job,
+    words: Sequence[str],
     workdir: pathlib.Path,
-    data: Mapping[str, str],
     settings: Settings,
     stop: Stop,
-    cards: Sequence[str],
+    slot: Slot,
 ) -> tuple[int, str]:
     """(exit code, how it ended) of a job, started again while that brings checkpoints."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    layout = local.Layout(1, len(cards) or None) if settings.parallel > 1 else local.Layout()
+    devices = len(slot.cards) or None
+    layout = local.Layout(1, devices) if settings.parallel > 1 else local.Layout()
 
     def attempt() -> dict[int, int]:
         with writing(job.log) as log:
-            return local.attempt(command(job, data), layout, cards, stop, log=log)
+            return local.attempt(words, layout, slot.cards, stop, log=log)
 
     # What evaluates has no checkpoints: what fails twice would fail again.
     restarts = settings.max_restarts if job.stage == "training" else min(1, settings.max_restarts)
+    if job.stage == "training" and settings.launcher:
+        restarts = 0  # the launcher's own business
     try:
         code, how = local.until_finished(workdir, attempt, Patience(restarts), stop)
     except StillWrittenError as error:
@@ -156,9 +184,15 @@ def _process(
     return code, f"{how} ({last})" if last else how
 
 
-def command(job: Job, data: Mapping[str, str]) -> list[str]:
-    """`nt-jax ...` in this interpreter's environment."""
-    return [sys.executable, "-m", "nt_jax.cli", *job.arguments(data)]
+def command(
+    job: Job, data: Mapping[str, str], launcher: Sequence[str] = (), slot: int = 0
+) -> list[str]:
+    """`nt-jax ...` in this interpreter's environment; a training through `nt-jax launch`."""
+    words = job.arguments(data)
+    if job.stage == "training" and launcher:
+        named = [word.replace("{slot}", str(slot)) for word in launcher]
+        words = ["launch", named[0], *words[1:], *named[1:]]
+    return [sys.executable, "-m", "nt_jax.cli", *words]
 
 
 def script(
@@ -166,16 +200,19 @@ def script(
 ) -> str:
     """What `carry_out` would start, as lines for a shell."""
     jobs = [job for run in runs for job in folder.jobs(run, settings.task_folders)]
-    return "\n".join(quoted(command(job, data)) for job in jobs if not job.is_done())
+    return "\n".join(
+        quoted(command(job, data, settings.launcher)) for job in jobs if not job.is_done()
+    )
 
 
 def exit_code(ended: Sequence[Ended]) -> int:
-    """75 where a signal stopped anything, else 1 where anything failed, else 0.
+    """75 where a signal stopped anything or a run is launched and not trained: again = go on.
 
-    1 where a second signal killed what was to be saved.
+    Else 1 where anything failed, else 0;
+    1 as well where a second signal killed what was to be saved.
     """
     states = {one.state for one in ended}
-    if was_stopped(ended) and "killed" not in states:
+    if (was_stopped(ended) or "launched" in states) and "killed" not in states:
         return PREEMPTED
     return FAILED if states & {state_of(FAILED), "killed"} else FINISHED
 

@@ -12,7 +12,7 @@ from nt_jax.metrics import read_metrics
 from nt_jax.studies.folder import Folder
 from nt_jax.studies.grid import StudyRun
 
-STATES = ("waiting", "running", "interrupted", "failed", "done")
+STATES = ("waiting", "launched", "running", "interrupted", "failed", "done")
 _ROWS = 5
 """Newest rows whose speed is that of now."""
 
@@ -23,8 +23,9 @@ class Progress:
 
     run: str
     state: str
-    """One of STATES: waiting (never started), running (a process lives), interrupted (started,
-    not ended, and no process lives), failed (given up), done (with all its evaluations)."""
+    """One of STATES: waiting (never started), launched (handed to a scheduler, which knows more),
+    running (a process lives here), interrupted (started, not ended, and no process lives), failed
+    (given up), done (with all its evaluations)."""
     stage: str
     """What comes next, or is being done: training, loss on SOURCE, probe TASK; empty once done."""
     step: int
@@ -62,6 +63,8 @@ def progress(run: StudyRun, folder: Folder) -> Progress:
         state = "done"
     elif failed.exists():
         state = "failed"
+    elif folder.launched(run).exists() and not training.is_done():
+        state = "launched"
     else:
         state = "interrupted" if workdir.exists() or training.log.exists() else "waiting"
     return Progress(

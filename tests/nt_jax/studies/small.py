@@ -1,16 +1,20 @@
 """A study of tiny models on two random genomes, and ways to run it as people do."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from data_pipelines.builders import build
 from tests.nt_jax.runs import environment
 
+DATA = ["--data", "flat=flat", "skewed=skewed"]
+"""Where its datasets are, from the folder that they were made in."""
 ROOT = pathlib.Path(__file__).parents[3]
 STUDY = """
 from nt_jax.config import *
@@ -102,3 +106,25 @@ def processes(of: str) -> Iterator[int]:
             continue
         if any(of.encode() in word for word in words) and int(path.parent.name) != os.getpid():
             yield int(path.parent.name)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Until `condition()`; fails after five minutes, and where `process` ends before."""
+    end = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        assert process is None or process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def table(root: pathlib.Path) -> list[dict[str, str]]:
+    """Rows of the report's table, as text."""
+    header, *lines = (root / "table.tsv").read_text().splitlines()
+    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+
+
+def states(folder: pathlib.Path, path: pathlib.Path, out: str) -> dict[str, dict]:
+    """What `study status` says of each run, by name."""
+    code, shown, err = study(folder, "status", str(path), "--out", out, "--json")
+    assert code == 0, err
+    return {one["run"]: one for one in json.loads(shown)}
