@@ -3,9 +3,9 @@
     nt-jax study run rates --out DIR --data species=FOLDER
     nt-jax study report rates --out DIR
 
-Widths 32 and 128 of the miniature study's ladder, seven rates, each under two rules: muP with
-CompleteP (nt_jax/transfer.py), and one rate for all widths, the initial values as they come. The
-rate stands for width 128 in both.
+Widths 32 and 128 of the miniature study's ladder, six rates, under two rules: muP with CompleteP
+(nt_jax/transfer.py), and one rate for all widths, the initial values as they come. Both rules start
+from width 128, where they are the same run.
 """
 
 import dataclasses
@@ -15,35 +15,36 @@ from experiments.studies.miniature import LADDER, rung
 from nt_jax.config import Experiment
 from nt_jax.studies.grid import Grid, Study, StudyRun, Tokens, expand
 
-WIDTHS = (32, 128)
-RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+NARROW, BASE = 32, LADDER.base_width
+RATES = (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 TOKENS = 1_000_000
 RULES = {"mup": "muP, CompleteP", "one": "one rate for all widths"}
 
 
 def study() -> Study:
-    """28 runs."""
+    """18 runs: three a rate."""
     return Study(
         name="rates",
         question="Does the best learning rate of a narrow model hold for a wide one?",
-        runs=tuple(run for rule in RULES for rate in RATES for run in _runs(rule, rate)),
+        runs=tuple(run for rate in RATES for run in _runs(rate)),
     )
 
 
-def _runs(rule: str, rate: float) -> Iterator[StudyRun]:
+def _runs(rate: float) -> Iterator[StudyRun]:
+    found = rung(BASE, TOKENS, dataclasses.replace(LADDER, peak_lr=rate))
+    yield _run(found, "rate", "", rate)
+    found = rung(NARROW, TOKENS, dataclasses.replace(LADDER, peak_lr=rate))
+    yield _run(found, "mup", RULES["mup"], rate)
+    plain = dataclasses.replace(found.optim, base_width=0, base_depth=0)
+    yield _run(dataclasses.replace(found, optim=plain), "one", RULES["one"], rate)
+
+
+def _run(found: Experiment, variant: str, rule: str, rate: float) -> StudyRun:
     grid = Grid(
-        sizes={f"w{width}": _experiment(width, rule, rate) for width in WIDTHS},
+        sizes={found.name: found},
         sources=("species",),
         budgets=(Tokens(TOKENS),),
-        variants={f"{rule}{rate:g}": ()},
+        variants={f"{variant}{rate:g}": ()},
     )
-    for run in expand(grid):
-        yield dataclasses.replace(run, tags={**run.tags, "rule": RULES[rule], "rate": f"{rate:g}"})
-
-
-def _experiment(width: int, rule: str, rate: float) -> Experiment:
-    found = rung(width, TOKENS, dataclasses.replace(LADDER, peak_lr=rate))
-    if rule == "one":
-        plain = dataclasses.replace(found.optim, base_width=0, base_depth=0)
-        return dataclasses.replace(found, optim=plain)
-    return found
+    (run,) = expand(grid)
+    return dataclasses.replace(run, tags={**run.tags, "rule": rule, "rate": f"{rate:g}"})

@@ -54,6 +54,8 @@ class Ladder:
     """Highest learning rate there."""
     warmup_share: float = 0.05
     """Of the steps."""
+    clip: float = 1.0
+    """Largest norm of a gradient; small batches have outliers."""
 
 
 def depth(ladder: Ladder, width: int) -> int:
@@ -116,6 +118,7 @@ def experiment(ladder: Ladder, width: int, tokens: int | float) -> Experiment:
             init_lr=0.0,
             peak_lr=ladder.peak_lr * math.sqrt(batch / ladder.base_batch),
             warmup_steps=min(steps - 1, max(1, round(ladder.warmup_share * steps))),
+            clip=ladder.clip,
             base_width=ladder.base_width,
             base_depth=depth(ladder, ladder.base_width),
         ),

@@ -1,7 +1,8 @@
 """Sweeps of the learning rate: the best one at each width, and what it costs to carry it over.
 
 Runs of a sweep carry the tags `rate` (`optim.peak_lr`), `rule` (how it is carried over to other
-widths) and `size`; several seeds of one rate are averaged. The best rate lies at the minimum of the
+widths; a run with an empty one stands in every rule, as those of the width do that the rules start
+from) and `size`; several seeds of one rate are averaged. The best rate lies at the minimum of the
 parabola through the least loss and its two neighbours, against the logarithm of the rate; a least
 loss at either end of the sweep is said to be there.
 """
@@ -16,7 +17,7 @@ from matplotlib.ticker import NullLocator
 
 from nt_jax.report.plots import INK, WIDE, tokens_text
 from nt_jax.studies import figures
-from nt_jax.studies.table import Table
+from nt_jax.studies.table import Row, Table
 
 AT_AN_END = "at an end"
 
@@ -52,19 +53,22 @@ def sweeps(found: Table) -> list[Sweep]:
     """Every width under every rule, by rule in the table's order and rising size."""
     cells: dict[tuple[str, str], dict[float, list[float]]] = {}
     sizes: dict[str, float] = {}
-    for row in found.rows:
-        if row.get("tag:rate") is None or row["mask_loss"] is None:
-            continue
-        key = str(row.get("tag:rule") or ""), str(row["tag:size"])
-        sizes[key[1]] = float(row["parameters"] or 0)
-        rate = float(str(row["tag:rate"]))
-        cells.setdefault(key, {}).setdefault(rate, []).append(float(row["mask_loss"]))
+    rows = [row for row in found.rows if row.get("tag:rate") and row["mask_loss"] is not None]
+    rules = list(dict.fromkeys(rule for row in rows if (rule := _rule(row)))) or [""]
+    for row in rows:
+        size, rate = str(row["tag:size"]), float(str(row["tag:rate"]))
+        sizes[size] = float(row["parameters"] or 0)
+        for rule in [_rule(row)] if _rule(row) else rules:
+            cells.setdefault((rule, size), {}).setdefault(rate, []).append(float(row["mask_loss"]))
     swept = [
         Sweep(rule, size, sizes[size], {rate: float(np.mean(by[rate])) for rate in sorted(by)})
         for (rule, size), by in cells.items()
     ]
-    rules = list(dict.fromkeys(one.rule for one in swept))
     return sorted(swept, key=lambda one: (rules.index(one.rule), one.parameters))
+
+
+def _rule(row: Row) -> str:
+    return str(row.get("tag:rule") or "")
 
 
 def carried(swept: Sequence[Sweep]) -> Iterator[tuple[Sweep, Sweep, float]]:
