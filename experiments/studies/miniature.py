@@ -26,7 +26,7 @@ from nt_jax.studies.ladder import Ladder, experiment
 
 LADDER = Ladder(
     tokenizer=TokenizerConfig(k=3), length=512,
-    base_width=128, base_tokens=1e6, base_batch=4, peak_lr=1e-3,
+    base_width=128, base_tokens=1e6, base_batch=4, peak_lr=5e-4,
 )  # fmt: skip
 WIDTHS, LARGEST, MIDDLE = (32, 64, 96, 128), 192, 96
 BUDGETS = (1_000_000, 2_000_000, 4_000_000)

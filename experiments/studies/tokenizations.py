@@ -3,14 +3,16 @@
     nt-jax study run tokenizations --out DIR --data species=FOLDER
     nt-jax study report tokenizations --out DIR
 
-One block (width 128) and one window (1,530 bases) for all: 256, 511 or 1,531 tokens a sequence.
-Budgets: the bases that the 6-mers read in 2M tokens, and the FLOPs that this takes. Losses are
-compared in nats a base: a masked token hides k bases at once, of which the model is given no part,
-so a shorter token is an easier question; the loss of unigrams beside each says how much of it is
-that.
+One block (width 96) and one window (1,530 bases) for all: 256, 511 or 1,531 tokens a sequence, and
+about 1,000 tokens in a step (4, 2 or 1 sequences). Budgets: the bases that the 6-mers read in a
+million tokens, and the FLOPs that this takes. Each has its chance at two learning rates, and the
+better one counts. Losses are compared in nats a base: a masked token hides k bases at once, of
+which the model is given no part, so a shorter token is an easier question; the loss of unigrams
+beside each says how much of it is that.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 from experiments.studies.miniature import LADDER
 from nt_jax.config import Experiment, TokenizerConfig
@@ -19,43 +21,51 @@ from nt_jax.studies.ladder import experiment
 from nt_jax.throughput import train_flops_per_step
 
 BASES = 1530
-WIDTH, BUDGET = 128, 2_000_000
-KS = (6, 3, 1)
+WIDTH, TOKENS = 96, 1_000_000
+SEQUENCES = {6: 4, 3: 2, 1: 1}
+"""Of a step, by k."""
+RATES = (5e-4, 1e-3)
 
 
 def study() -> Study:
-    """Five runs: 6-mers have the same budget either way."""
-    six = _experiment(6)
-    flops = six.train.steps * train_flops_per_step(six)
-    sequences = six.train.steps * six.train.global_batch
+    """Ten runs: 6-mers have the same budget either way."""
     return Study(
         name="tokenizations",
         question="Which length of a token makes the most of the same bases, or the same FLOPs?",
-        runs=(
-            *(run for k in KS for run in _runs(k, Tokens(sequences * _length(k)), "bases")),
-            *(run for k in KS[1:] for run in _runs(k, Flops(flops), "flops")),
-        ),
+        runs=tuple(run for rate in RATES for run in _runs(rate)),
     )
 
 
-def _runs(k: int, budget: Tokens | Flops, equal: str) -> tuple[StudyRun, ...]:
+def _runs(rate: float) -> Iterator[StudyRun]:
+    six = _experiment(6, rate)
+    flops = six.train.steps * train_flops_per_step(six)
+    bases = six.train.steps * six.train.global_batch * BASES
+    for k in SEQUENCES:
+        yield _run(k, rate, Tokens(bases // BASES * _length(k)), "bases" if k < 6 else "")
+    for k in (3, 1):
+        yield _run(k, rate, Flops(flops), "FLOPs")
+
+
+def _run(k: int, rate: float, budget: Tokens | Flops, equal: str) -> StudyRun:
     grid = Grid(
-        sizes={f"k{k}": _experiment(k)}, sources=("species",), budgets=(budget,),
-        variants={f"equal-{equal}": ()}, warmup_share=LADDER.warmup_share,
+        sizes={f"k{k}": _experiment(k, rate)}, sources=("species",), budgets=(budget,),
+        variants={f"rate{rate:g}": ()}, warmup_share=LADDER.warmup_share,
     )  # fmt: skip
-    return expand(grid)
+    (run,) = expand(grid)
+    return dataclasses.replace(run, tags={**run.tags, "equal": equal, "rate": f"{rate:g}"})
 
 
 def _length(k: int) -> int:
     return BASES // k + 1
 
 
-def _experiment(k: int) -> Experiment:
-    """The same bases in every sequence, the same sequences in every step."""
+def _experiment(k: int, rate: float) -> Experiment:
+    """Six-mers on TOKENS tokens; the others' budgets come from theirs."""
     ladder = dataclasses.replace(LADDER, tokenizer=TokenizerConfig(k=k), length=_length(k))
-    made = experiment(ladder, WIDTH, BUDGET * _length(k) / _length(6))
+    made = experiment(ladder, WIDTH, TOKENS)
+    steps = round(TOKENS / (SEQUENCES[k] * _length(k)))
     train = dataclasses.replace(
-        made.train, global_batch=experiment(LADDER, WIDTH, BUDGET).train.global_batch,
-        eval_every=made.train.steps, eval_windows=512,
+        made.train, global_batch=SEQUENCES[k], steps=steps, eval_every=steps, eval_windows=512,
     )  # fmt: skip
-    return dataclasses.replace(made, train=train)
+    optim = dataclasses.replace(made.optim, peak_lr=rate)
+    return dataclasses.replace(made, train=train, optim=optim)

@@ -26,6 +26,7 @@ from nt_jax.studies.laws import Law
 from nt_jax.studies.points import Run, column
 from nt_jax.studies.sweeps import Sweep, carried, rates_figure, sweeps
 from nt_jax.studies.table import Row, Table
+from nt_jax.studies.tokenizations import Tokenized, best, tokenizations_figure, tokenized
 
 _SEED = 0
 _HEADLINES = ("mcc", "spearman")
@@ -53,8 +54,11 @@ def findings(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> 
     if swept:
         parts.append(_sweeps(swept))
         drawn.append(("rates", "Loss against the learning rate", lambda: rates_figure(swept)))
-    if len({row["bases_per_token"] for row in found.rows}) > 1:
-        parts.append(_tokenizations(found))
+    compared = tokenized(found)
+    if compared:
+        parts.append(_tokenizations(compared))
+        caption = "What the context saves, by the length of a token"
+        drawn.append(("tokenizations", caption, lambda: tokenizations_figure(compared)))
     drawn += _sources(found)
     drawn += _scores(found)
     pictures = [_placed(root, *one) for one in drawn]
@@ -274,22 +278,17 @@ def _sweeps(swept: Sequence[Sweep]) -> str:
     return f"<h3>Learning rates</h3>{table(header, rows)}"
 
 
-def _tokenizations(found: Table) -> str:
+def _tokenizations(runs: Sequence[Tokenized]) -> str:
     """Losses a base, which compare across tokenizers; and the unigrams', as tokens differ."""
-    rows = []
-    for row in sorted(
-        (row for row in found.rows if row["mask_nats_per_base"] is not None),
-        key=lambda row: (str(row.get("tag:variant")), -int(row["bases_per_token"] or 0)),
-    ):
-        loss, unigram = (float(row[name] or 0) for name in (
-            "mask_nats_per_base", "unigram_mask_nats_per_base"
-        ))  # fmt: skip
-        rows.append(
-            [html.escape(str(row["run"])), f"{row['bases_per_token']}-mers",
-             tokens_text(float(row["bases"] or 0)), f"{float(row['flops'] or 0):.2e}",
-             f"{loss:.5f}", f"{unigram:.5f}", f"{loss - unigram:+.5f}"]
-        )  # fmt: skip
-    header = ["run", "tokens", "bases", "FLOPs", "nats a base", "unigram", "model minus unigram"]
+    chosen = {one.run for one in best(runs)}
+    rows = [
+        [html.escape(one.equal), f"{one.k}-mers", one.rate, tokens_text(one.bases),
+         f"{one.flops:.2e}", f"{one.loss:.5f}", f"{one.unigram:.5f}",
+         f"{one.loss - one.unigram:+.5f}", "best" if one.run in chosen else ""]
+        for one in runs
+    ]  # fmt: skip
+    header = ["equal", "tokens", "peak rate", "bases", "FLOPs", "nats a base", "unigram",
+              "model minus unigram", ""]  # fmt: skip
     note = (
         "On &lt;mask&gt; positions. A masked token of k bases hides all of them; its loss is "
         "divided by k."

@@ -4,7 +4,8 @@ Runs of a sweep carry the tags `rate` (`optim.peak_lr`), `rule` (how it is carri
 widths; a run with an empty one stands in every rule, as those of the width do that the rules start
 from) and `size`; several seeds of one rate are averaged. The best rate lies at the minimum of the
 parabola through the least loss and its two neighbours, against the logarithm of the rate; a least
-loss at either end of the sweep is said to be there.
+loss at either end of the sweep is said to be there. Runs with the tag `equal` belong to a
+comparison of tokenizations (tokenizations.py).
 """
 
 import dataclasses
@@ -53,7 +54,10 @@ def sweeps(found: Table) -> list[Sweep]:
     """Every width under every rule, by rule in the table's order and rising size."""
     cells: dict[tuple[str, str], dict[float, list[float]]] = {}
     sizes: dict[str, float] = {}
-    rows = [row for row in found.rows if row.get("tag:rate") and row["mask_loss"] is not None]
+    rows = [
+        row for row in found.rows
+        if row.get("tag:rate") and row["mask_loss"] is not None and row.get("tag:equal") is None
+    ]  # fmt: skip
     rules = list(dict.fromkeys(rule for row in rows if (rule := _rule(row)))) or [""]
     for row in rows:
         size, rate = str(row["tag:size"]), float(str(row["tag:rate"]))

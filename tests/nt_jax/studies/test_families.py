@@ -11,6 +11,7 @@ from nt_jax.studies.families import FILE, families, law_of, predictions, write_d
 from nt_jax.studies.laws import Law, PowerLaw
 from nt_jax.studies.sweeps import AT_AN_END, carried, sweeps
 from nt_jax.studies.table import COLUMNS, Table
+from nt_jax.studies.tokenizations import best, tokenized
 from tests.nt_jax.report.test_page import Page
 
 LAW = Law(2.0, 40.0, 0.35, 300.0, 0.4)
@@ -138,9 +139,36 @@ def test_sources_scores_and_tokenizations_are_drawn_where_there_are_any(tmp_path
     ]  # fmt: skip
     text = findings.findings(table(rows), tmp_path)
     made = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    assert made == {"sources-on-human.png", "score-t-mcc.png"}
+    assert made == {"sources-on-human.png", "score-t-mcc.png", "tokenizations.png"}
     assert "Tokenizations" in text
     assert "3-mers" in text
+
+
+def tokens(name, k, loss, **tags):
+    found = row(
+        name, 1e6, 1e6, loss and loss * k, **{f"tag:{key}": tag for key, tag in tags.items()}
+    )
+    return {**found, "bases_per_token": k, "mask_nats_per_base": loss,
+            "unigram_mask_nats_per_base": 1.4}  # fmt: skip
+
+
+def test_the_better_rate_of_each_tokenization_counts(tmp_path):
+    rows = [tokens("six-slow", 6, 1.39, equal="", rate="1e-4"),
+            tokens("six-fast", 6, 1.38, equal="", rate="1e-3"),
+            tokens("one-slow", 1, 1.36, equal="bases", rate="1e-4"),
+            tokens("one-fast", 1, 1.37, equal="bases", rate="1e-3"),
+            tokens("one-short", 1, 1.39, equal="FLOPs", rate="1e-3"),
+            tokens("open", 1, None, equal="FLOPs", rate="1e-4")]  # fmt: skip
+    found = tokenized(table(rows))
+    assert [(one.equal, one.k, one.run) for one in best(found)] == [
+        ("FLOPs", 6, "six-fast"), ("FLOPs", 1, "one-short"),
+        ("bases", 6, "six-fast"), ("bases", 1, "one-slow"),
+    ]  # fmt: skip
+    assert sweeps(table(rows)) == []
+    text = findings.findings(table(rows), tmp_path)
+    assert text.count("<td>best</td>") == 4
+    assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {"tokenizations.png"}
+    assert tokenized(table(rows[:2])) == []
 
 
 def rates(rule, size, losses):
@@ -167,6 +195,16 @@ def test_sweeps_find_the_best_rate_and_what_carrying_it_over_costs():
     costs = {(small.rule, large.parameters): lost for small, large, lost in carried(found)}
     assert costs[("mup", 4e6)] == 0
     assert costs[("one", 4e6)] == pytest.approx(math.log(4) ** 2 - math.log(2) ** 2)
+
+
+def test_the_width_that_rules_start_from_is_run_once_for_all_of_them():
+    rows = [*rates("", 4e6, {1e-3: 4.5, 2e-3: 4.0}), *rates("mup", 1e6, {1e-3: 5.0, 2e-3: 4.5}),
+            *rates("one", 1e6, {1e-3: 4.9, 2e-3: 5.0})]  # fmt: skip
+    found = sweeps(table(rows))
+    assert [(one.rule, one.parameters, one.best) for one in found] == [
+        ("mup", 1e6, 2e-3), ("mup", 4e6, 2e-3), ("one", 1e6, 1e-3), ("one", 4e6, 2e-3),
+    ]  # fmt: skip
+    assert {small.rule: lost for small, _, lost in carried(found)} == {"mup": 0.0, "one": 0.5}
 
 
 def test_a_sweep_on_the_page(tmp_path):
