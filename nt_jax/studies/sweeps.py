@@ -55,15 +55,16 @@ def sweeps(found: Table) -> list[Sweep]:
     cells: dict[tuple[str, str], dict[float, list[float]]] = {}
     sizes: dict[str, float] = {}
     rows = [
-        row for row in found.rows
-        if row.get("tag:rate") and row["mask_loss"] is not None and row.get("tag:equal") is None
+        (row, float(loss)) for row in found.rows
+        if row.get("tag:rate") and (loss := row["mask_loss"]) is not None
+        and row.get("tag:equal") is None
     ]  # fmt: skip
-    rules = list(dict.fromkeys(rule for row in rows if (rule := _rule(row)))) or [""]
-    for row in rows:
+    rules = list(dict.fromkeys(rule for row, _ in rows if (rule := _rule(row)))) or [""]
+    for row, loss in rows:
         size, rate = str(row["tag:size"]), float(str(row["tag:rate"]))
         sizes[size] = float(row["parameters"] or 0)
         for rule in [_rule(row)] if _rule(row) else rules:
-            cells.setdefault((rule, size), {}).setdefault(rate, []).append(float(row["mask_loss"]))
+            cells.setdefault((rule, size), {}).setdefault(rate, []).append(loss)
     swept = [
         Sweep(rule, size, sizes[size], {rate: float(np.mean(by[rate])) for rate in sorted(by)})
         for (rule, size), by in cells.items()
