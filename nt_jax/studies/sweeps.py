@@ -114,7 +114,7 @@ def rates_figure(swept: Sequence[Sweep], unit: str = figures.PER_TOKEN) -> Figur
             )  # fmt: skip
         axes.set_xscale("log")
         rates = sorted({rate for one in swept for rate in one.losses})
-        axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates], rotation=45)
+        axes.set_xticks(rates, [f"{rate:.3g}" for rate in rates], rotation=45)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(rule)
         axes.set_xlabel("peak learning rate")
