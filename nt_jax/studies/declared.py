@@ -10,7 +10,7 @@ from typing import Any
 from nt_jax.config import Experiment, from_dict, to_dict, to_json
 from nt_jax.errors import InputError
 from nt_jax.files import is_temporary, write_atomically
-from nt_jax.studies.folder import Folder
+from nt_jax.studies.folder import Folder, read_record
 from nt_jax.studies.grid import Study, StudyRun
 from nt_jax.workdir import FREE, first_difference
 
@@ -65,7 +65,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check(study: Study, root: pathlib.Path) -> None:
     """Raises InputError where DIR is no study's, or holds another one."""
-    stored = _read(root / FILE)
+    stored = read_record(root / FILE, FORMAT)
     if stored is None:
         raise InputError(f"{root}: no study was run here; `nt-jax study run` starts one")
     _held_to(stored, study, root)
@@ -74,7 +74,7 @@ def check(study: Study, root: pathlib.Path) -> None:
 def places(study: Study, root: pathlib.Path, named: Mapping[str, str]) -> dict[str, str]:
     """Folders of the datasets: `named`, else those of the last time, else as declared."""
     declared = {run.source: run.data or run.experiment.data.path for run in study.runs}
-    stored = (_read(root / FILE) or {"data": {}})["data"]
+    stored = (read_record(root / FILE, FORMAT) or {"data": {}})["data"]
     return {**{source: path for source, path in declared.items() if path}, **stored, **named}
 
 
@@ -83,7 +83,7 @@ def admit(study: Study, root: pathlib.Path) -> None:
 
     Runs and evaluation jobs may be added, and what `pretrain` lets change may change.
     """
-    stored = _read(root / FILE)
+    stored = read_record(root / FILE, FORMAT)
     if stored is not None:
         _held_to(stored, study, root)
     elif root.exists():
@@ -98,7 +98,7 @@ def claim(study: Study, root: pathlib.Path, named: Mapping[str, str]) -> dict[st
     Raises InputError as `admit` does.
     """
     admit(study, root)
-    stored = _read(root / FILE) or {"data": {}}
+    stored = read_record(root / FILE, FORMAT) or {"data": {}}
     found = places(study, root, named)
     runs = {run.name: to_plain(run) for run in study.runs}
     digest = hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()
@@ -144,20 +144,6 @@ def difference(stored: Mapping[str, Any], study: Study) -> str | None:
             if gone:
                 return f"{name} was declared with {field}={gone[0]}, and is no more"
     return None
-
-
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads(path.read_text())
-        if stored["format"] != FORMAT:
-            raise InputError(f"{path}: of another version of nt-jax (format {stored['format']})")
-        return stored
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: unreadable ({error})") from error
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
+from nt_jax.studies.folder import read_record
 from nt_jax.studies.intervals import REPLICATES, Bootstrap, bootstrap, predict
 from nt_jax.studies.laws import fit_law, fit_power_law
 from nt_jax.studies.points import Run, column
@@ -171,15 +172,4 @@ def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -
 
 def written_down(root: pathlib.Path) -> Mapping[str, Any] | None:
     """What prediction.json holds; None where there is none. InputError where it is damaged."""
-    path = root / FILE
-    try:
-        whole = json.loads(path.read_text())
-        if whole["format"] != FORMAT:
-            raise InputError(f"{path}: of another version of nt-jax (format {whole['format']})")
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged ({error})") from error
-    return whole
+    return read_record(root / FILE, FORMAT)

@@ -1,6 +1,7 @@
 """DIR of `nt-jax study run STUDY --out DIR`: what lies where, and the jobs that put it there.
 
 DIR/study.json                what was declared, and where its data are (`declared`)
+DIR/prediction.json           what is expected of held-out runs (`families`)
 DIR/experiments/NAME.json     the experiment of a run, as `nt-jax pretrain` takes it
 DIR/runs/NAME                 its workdir
 DIR/runs/NAME.log             what `pretrain` printed, over all its lives
@@ -12,9 +13,12 @@ DIR/table.tsv, table.json, timings.tsv, report.html
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from nt_jax.errors import InputError
 from nt_jax.studies.grid import LossOn, Probe, StudyRun
 from nt_jax.workdir import DONE
 
@@ -133,3 +137,20 @@ class Folder:
                 result=out / PROBE_RESULTS,
                 log=out.with_name(f"{out.name}.log"),
             )
+
+
+def read_record(path: pathlib.Path, version: int) -> dict[str, Any] | None:
+    """What study.json or prediction.json holds; None where there is none.
+
+    Raises InputError where it is damaged, or of another format than `version`.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        found = stored["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    if found != version:
+        raise InputError(f"{path}: of another version of nt-jax (format {found})")
+    return stored

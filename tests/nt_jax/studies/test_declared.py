@@ -111,5 +111,5 @@ def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="not empty and no study's folder"):
         declared.claim(of(RUN), tmp_path, {})
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(InputError, match="unreadable"):
+    with pytest.raises(InputError, match="damaged"):
         declared.check(of(RUN), tmp_path)
