@@ -15,8 +15,9 @@ checkpoints stay as they are. With m = D / base_width and d = L / base_depth:
 | the last projection (matrix) | 1/sqrt(m) | 1/m |
 | embeddings, LayerNorms, all other biases | 1 | 1 |
 
-Initial values of matrices have the spread 1/sqrt(fan in) already. What keeps its size along a
-ladder is taken to be the size of a head and F/D, so 1/sqrt(K) of the scores needs no factor.
+Initial values of matrices have the spread 1/sqrt(fan in) already; so have attention's biases, which
+muP's table would give one spread at all widths. What keeps its size along a ladder is taken to be
+the size of a head and F/D, so 1/sqrt(K) of the scores needs no factor.
 Weight decay is not multiplied: rate x decay of a matrix is the same at every width.
 """
 

@@ -4,7 +4,8 @@ r"""The paper's study in miniature, for a CPU: size against tokens, and three ki
     nt-jax data build fasta --fasta $S/*.fa.gz --out species \
       --recipe window=1536,stride=1536,jitter=0
     nt-jax study plan miniature
-    nt-jax study run miniature --out DIR --data species=species yeast=yeast human=human
+    nt-jax study run miniature --out DIR --data species=species yeast=yeast human=human \
+      --data-dir ../shared/data/labelled
     nt-jax study report miniature --out DIR
 
 Sizes are rungs of one ladder (nt_jax/studies/ladder.py): four widths from 32 to 128, 0.04M to 0.83M
@@ -36,7 +37,10 @@ _PROBES = (Probe(task="gue/EMP/H3", max_sequences=1500),)
 
 
 def study() -> Study:
-    """12 runs of the law, one held out, six of the diversity axis."""
+    """18 runs: 12 of sizes and budgets, five more of the diversity axis, one held out.
+
+    The second seed of the middle size on many species counts in the law as well.
+    """
     laws = [run for tokens in BUDGETS for run in runs(WIDTHS, tokens, ("species",), probes=True)]
     others = runs((MIDDLE,), BUDGETS[-1], SOURCES[1:])
     again = runs((MIDDLE,), BUDGETS[-1], SOURCES, seeds=(1,))

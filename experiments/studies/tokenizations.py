@@ -3,12 +3,12 @@
     nt-jax study run tokenizations --out DIR --data species=FOLDER
     nt-jax study report tokenizations --out DIR
 
-One block (width 96) and one window (1,530 bases) for all: 256, 511 or 1,531 tokens a sequence, and
-about 1,000 tokens in a step (4, 2 or 1 sequences). Budgets: the bases that the 6-mers read in a
-million tokens, and the FLOPs that this takes. Each has its chance at two learning rates, and the
-better one counts. Losses are compared in nats a base: a masked token hides k bases at once, of
-which the model is given no part, so a shorter token is an easier question; the loss of unigrams
-beside each says how much of it is that.
+One model (width 96, two blocks) and one window (1,530 bases) for all: 256, 511 or 1,531 tokens a
+sequence, 4, 2 or 1 of them in a step: about 1,000 tokens, 1,531 for single letters. Budgets: the
+bases that the 6-mers read in a million tokens, and the FLOPs that this takes. Each has its chance
+at two learning rates, and the better one counts. Losses are compared in nats a base: a masked token
+hides k bases at once, of which the model is given no part, so a shorter token is an easier
+question; the loss of unigrams beside each says how much of it is that.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from nt_jax.launch.jobs import Run, plan_runs
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What is run, where it lies, how often it is tried."""
     parser.add_argument(
-        "experiment", nargs="+", metavar="EXPERIMENT", help="registered names or .py files"
+        "experiment", nargs="+", metavar="EXPERIMENT", help="registered names, .py or .json files"
     )
     parser.add_argument(
         "--workdir", type=pathlib.Path, required=True,

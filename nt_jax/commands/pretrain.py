@@ -11,7 +11,9 @@ from nt_jax.errors import InputError
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options; the overrides of the config are whatever is left."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="registered name or .py file")
+    parser.add_argument(
+        "experiment", metavar="EXPERIMENT", help="registered name, or a .py or .json file"
+    )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder of the run")
     parser.add_argument("--data", default=None, help="dataset folder (short for --data.path)")
     parser.add_argument("--init-from", default=None, metavar="DIR[@STEP]", help="weights to start")

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nt_jax.commands import launching, studying
@@ -11,7 +12,7 @@ from nt_jax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from nt_jax.studies.folder import Folder
-    from nt_jax.studies.grid import Study
+    from nt_jax.studies.grid import Study, StudyRun
 
 
 _LAUNCHERS = ("local", "slurm", "tpu-vm")
@@ -76,22 +77,53 @@ def run(options: argparse.Namespace) -> int:
         return 0
     root.mkdir(parents=True, exist_ok=True)
     with owning(root, "another `nt-jax study run` is at work here; see `nt-jax study status`"):
-        data = where(study, runs, declared.claim(study, root, named))
-        ended = carry_out(runs, folder, data, settings, lambda: _foretell(study, folder))
+        known = _fingerprints(declared.places(study, root, named))
+        data = where(study, runs, declared.claim(study, root, named, known))
+        only = set(common.flat(options.only))
+        ended = carry_out(
+            runs, folder, data, settings,
+            lambda held_out: foretell(study, folder, held_out, settings.train, only),
+        )  # fmt: skip
     print(status.table([status.progress(one, folder) for one in runs]))
     return exit_code(ended)
 
 
-def _foretell(study: "Study", folder: "Folder") -> None:
-    """Writes down what the others predict of the held-out runs, as long as none has begun."""
-    if any(folder.workdir(one).exists() for one in study.runs if one.held_out):
-        return
+def foretell(
+    study: "Study", folder: "Folder", held_out: "Sequence[StudyRun]", train: bool, named: set[str]
+) -> "Sequence[StudyRun]":
+    """Held-out runs that may begin; what the others predict of them is written down before.
+
+    Those that have begun go on. The others wait until every run of their law is trained; where
+    some of these have failed, until they are named.
+    """
     from nt_jax.launch.shell import say
-    from nt_jax.studies.families import write_down
+    from nt_jax.studies.families import families, write_down
     from nt_jax.studies.table import collect
 
-    for line in write_down(collect(study, folder.root), folder.root):
+    begun = {
+        run.name
+        for run in study.runs
+        if run.held_out and (folder.workdir(run).exists() or folder.launched(run).exists())
+    }
+    if begun.issuperset(run.name for run in held_out):
+        return held_out
+    found = collect(study, folder.root)
+    waiting: set[str] = set()
+    for family in families(found):
+        fresh = {str(row["run"]) for row in family.held_out} - begun
+        failed = [name for name in family.open if folder.failed(study.run(name)).exists()]
+        if not (fresh and family.open) or (len(failed) == len(family.open) and fresh <= named):
+            continue
+        waiting |= fresh
+        if train:
+            way = "; --only with their names begins them all the same" if failed else ""
+            say(
+                f"{', '.join(sorted(fresh))}: held out, and not trained yet of the runs that "
+                f"predict: {', '.join(family.open)}{way}"
+            )
+    for line in write_down(found, folder.root, begun | waiting):
         say(line)
+    return [run for run in held_out if not train or run.name not in waiting]
 
 
 def _launcher(text: str) -> tuple[str, ...]:
@@ -100,6 +132,18 @@ def _launcher(text: str) -> tuple[str, ...]:
     if text and (not words or words[0] not in _LAUNCHERS):
         raise InputError(f"--launcher {text!r}: begins with one of {', '.join(_LAUNCHERS)}")
     return words
+
+
+def _fingerprints(places: "Mapping[str, str]") -> dict[str, str]:
+    """Of the datasets that are there; `pretrain` says what is wrong with the others."""
+    from data_pipelines.datacard import local_folder, read_datacard
+
+    folders = {source: pathlib.Path(path) for source, path in places.items() if "://" not in path}
+    return {
+        source: read_datacard(local_folder(path))["fingerprint"]
+        for source, path in folders.items()
+        if path.is_dir()
+    }
 
 
 def _data(words: list[str], sources: tuple[str, ...]) -> dict[str, str]:

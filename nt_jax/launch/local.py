@@ -145,16 +145,19 @@ def launch(
         )
         return Outcome(run, state_of(code), code, newest_step(run.workdir))
 
-    return side_by_side(runs, carry_out, parallel)
+    with Stop() as stop:
+        return side_by_side(runs, carry_out, parallel, stop)
 
 
-def side_by_side(items: Sequence[T], carry_out: Callable[[T, Stop], R], parallel: int) -> list[R]:
+def side_by_side(
+    items: Sequence[T], carry_out: Callable[[T, Stop], R], parallel: int, stop: Stop
+) -> list[R]:
     """`carry_out` of each item, `parallel` at a time, in threads; results in the items' order.
 
-    SIGTERM and SIGINT go to the processes that the `Stop` watches.
+    SIGTERM and SIGINT go to the processes that `stop`, which the caller has entered, watches.
     """
     # The threads outlive the processes that they start, as Group demands; signals come here.
-    with Stop() as stop, concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
         futures = [pool.submit(carry_out, item, stop) for item in items]
         for future in futures:
             while not future.done():

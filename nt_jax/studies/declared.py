@@ -73,9 +73,13 @@ def check(study: Study, root: pathlib.Path) -> None:
 
 def places(study: Study, root: pathlib.Path, named: Mapping[str, str]) -> dict[str, str]:
     """Folders of the datasets: `named`, else those of the last time, else as declared."""
-    declared = {run.source: run.data or run.experiment.data.path for run in study.runs}
+    declared: dict[str, str] = {}
+    for run in study.runs:
+        path = run.data or run.experiment.data.path
+        if path:
+            declared.setdefault(run.source, path)
     stored = (read_record(root / FILE, FORMAT) or {"data": {}})["data"]
-    return {**{source: path for source, path in declared.items() if path}, **stored, **named}
+    return {**declared, **stored, **named}
 
 
 def admit(study: Study, root: pathlib.Path) -> None:
@@ -92,18 +96,34 @@ def admit(study: Study, root: pathlib.Path) -> None:
             raise InputError(f"{root}: not empty and no study's folder; name another --out")
 
 
-def claim(study: Study, root: pathlib.Path, named: Mapping[str, str]) -> dict[str, str]:
+def claim(
+    study: Study,
+    root: pathlib.Path,
+    named: Mapping[str, str],
+    fingerprints: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Makes DIR, which the caller has locked, this study's; returns `places` and keeps them.
 
-    Raises InputError as `admit` does.
+    Raises InputError as `admit` does, and where a dataset has not the fingerprint that it had:
+    losses on other windows do not compare.
     """
     admit(study, root)
     stored = read_record(root / FILE, FORMAT) or {"data": {}}
+    had, have = stored.get("fingerprints", {}), fingerprints or {}
+    for source, fingerprint in have.items():
+        if had.get(source, fingerprint) != fingerprint:
+            raise InputError(
+                f"{root}: {source} is another dataset than before (fingerprint "
+                f"{fingerprint[:12]}, was {had[source][:12]}); give that one, or another --out"
+            )
     found = places(study, root, named)
     runs = {run.name: to_plain(run) for run in study.runs}
     digest = hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()
     kept = {**stored["data"], **named}
-    record = {"format": FORMAT, "study": study.name, "digest": digest, "data": kept, "runs": runs}
+    record = {
+        "format": FORMAT, "study": study.name, "digest": digest, "data": kept,
+        "fingerprints": {**had, **have}, "runs": runs,
+    }  # fmt: skip
     _write(root / FILE, json.dumps(record, indent=1) + "\n")
     folder = Folder(root)
     folder.experiment(study.runs[0]).parent.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """The laws of a study: one for each family of runs whose losses compare, with its predictions.
 
-A family has one dataset, one tokenizer, one length of sequences and one variant; its losses are
+A family has one dataset, tokenizer, length of sequences, way of masking and variant; its losses are
 nats a token on `<mask>` positions of the same validation windows. Runs that are held out are never
 fitted. Where sizes and budgets of tokens vary both the law is L(N, D); where sizes alone do, a
 power law of N. N are all parameters, embeddings and head included; D are tokens, `<cls>` included.
@@ -10,24 +10,28 @@ import dataclasses
 import datetime
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nt_jax.config import MaskingConfig
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
 from nt_jax.studies.folder import read_record
 from nt_jax.studies.intervals import REPLICATES, Bootstrap, bootstrap, predict
 from nt_jax.studies.laws import fit_law, fit_power_law
 from nt_jax.studies.points import Run, column
-from nt_jax.studies.table import Row, Table
+from nt_jax.studies.table import Row, Table, masking_text
 
 FILE = "prediction.json"
 FORMAT = 1
 EQUAL = 1.02
 """Tokens within this ratio are the same budget in whole steps."""
+_MASKING = masking_text(MaskingConfig())
 _SEED = 0
+Question = tuple[str, int, int, str, int]
+"""Source, bases a token, tokens of a sequence, masking, windows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,10 @@ class Family:
     bases_per_token: int
     length: int
     """Tokens of a sequence."""
+    masking: str
+    """As in the table: share selected, and of those `<mask>` and random."""
+    windows: int
+    """Validation windows that are asked for; 0 is all."""
     variant: str
     """Empty for the plain one."""
     runs: tuple[Run, ...]
@@ -51,6 +59,8 @@ class Family:
     def name(self) -> str:
         """For headings."""
         named = f"{self.source}, {self.bases_per_token}-mers, {self.length} tokens a sequence"
+        if self.masking != _MASKING:
+            named += f", masking {self.masking}"
         return f"{named}, {self.variant}" if self.variant else named
 
     @property
@@ -62,23 +72,26 @@ class Family:
 
 def families(found: Table) -> list[Family]:
     """The families of a table, in its order."""
-    groups: dict[tuple[str, int, int, str], list[Row]] = {}
+    groups: dict[tuple[Question, str], list[Row]] = {}
     for row in found.rows:
         # Rungs of a ladder differ in what follows from their size; only a variant is a recipe.
-        key = (
-            str(row["source"]), int(row["bases_per_token"] or 0), int(row["sequence_length"] or 0),
-            str(row.get("tag:variant") or ""),
-        )  # fmt: skip
+        key = question(row), str(row.get("tag:variant") or "")
         groups.setdefault(key, []).append(row)
     return [_family(*key, rows) for key, rows in groups.items()]
 
 
-def _family(source: str, k: int, length: int, variant: str, rows: Sequence[Row]) -> Family:
+def question(row: Row) -> Question:
+    """What a loss is of; losses of different questions do not compare."""
+    return (
+        str(row["source"]), int(row["bases_per_token"] or 0), int(row["sequence_length"] or 0),
+        str(row["masking"]), int(row["eval_windows"] or 0),
+    )  # fmt: skip
+
+
+def _family(asked: Question, variant: str, rows: Sequence[Row]) -> Family:
     fitted = [row for row in rows if row["held_out"] == "no"]
     return Family(
-        source=source,
-        bases_per_token=k,
-        length=length,
+        *asked,
         variant=variant,
         runs=tuple(point(row) for row in fitted if row["mask_loss"] is not None),
         open=tuple(str(row["run"]) for row in fitted if row["mask_loss"] is None),
@@ -134,23 +147,33 @@ def predictions(family: Family, sample: Bootstrap[Any]) -> dict[str, dict[str, f
 # --- DIR/prediction.json ----------------------------------------------------------------------
 
 
-def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -> list[str]:
+def write_down(
+    found: Table, root: pathlib.Path, begun: Collection[str] = (), replicates: int = REPLICATES
+) -> list[str]:
     """Writes what is predicted of the held-out runs, before they are run; returns lines to print.
 
-    A family whose law cannot be fitted has the reason in its place.
+    What was written of runs that have `begun` stays as it is. A family whose law cannot be fitted
+    has the reason in its place.
     """
-    entries, lines = [], []
+    written = written_down(root) or {"families": []}
+    entries = [entry for entry in written["families"] if set(_told(entry)) & set(begun)]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    lines = []
     for family in families(found):
-        if not family.held_out:
+        fresh = [name for row in family.held_out if (name := str(row["run"])) not in begun]
+        if not fresh:
             continue
         entry: dict[str, Any] = {
             "family": family.name,
+            "written": now,
+            "held_out": fresh,
             "fitted_to": {run.name: run.loss for run in family.runs},
             "not_trained": list(family.open),
         }
         try:
             sample = law_of(family, replicates)
-            predicted = predictions(family, sample)
+            every = predictions(family, sample)
+            predicted = {name: every[name] for name in fresh}
         except InputError as error:
             entry["why"] = str(error)
             lines.append(f"{family.name}: nothing is predicted: {error}")
@@ -164,10 +187,23 @@ def write_down(found: Table, root: pathlib.Path, replicates: int = REPLICATES) -
                 for run, one in predicted.items()
             ]
         entries.append(entry)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if not lines:
+        return []
     whole = {"format": FORMAT, "study": found.study, "written": now, "families": entries}
     write_atomically(root / FILE, json.dumps(whole, indent=1) + "\n")
     return lines
+
+
+def written_of(run: str, written: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The entry of prediction.json that speaks of a held-out run, its time in it."""
+    for entry in reversed(written["families"] if written else []):
+        if run in _told(entry):
+            return {"written": written and written["written"], **entry}
+    return None
+
+
+def _told(entry: Mapping[str, Any]) -> Collection[str]:
+    return entry.get("held_out") or entry.get("predictions", {})
 
 
 def written_down(root: pathlib.Path) -> Mapping[str, Any] | None:

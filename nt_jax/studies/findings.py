@@ -18,10 +18,19 @@ from nt_jax.report.elements import figure as figure_html
 from nt_jax.report.elements import table
 from nt_jax.report.plots import styled, svg, tokens_text
 from nt_jax.studies import figures
-from nt_jax.studies.families import Family, families, law_of, point, written_down
+from nt_jax.studies.families import (
+    EQUAL,
+    Family,
+    families,
+    law_of,
+    point,
+    question,
+    written_down,
+    written_of,
+)
 from nt_jax.studies.figures import HeldOut
 from nt_jax.studies.intervals import REPLICATES, Bootstrap, leave_one_out, predict
-from nt_jax.studies.isoflop import cost_of, growth, levels, minima
+from nt_jax.studies.isoflop import cost_of, groups, growth, level_of, minima
 from nt_jax.studies.laws import Law
 from nt_jax.studies.points import Run, column
 from nt_jax.studies.sweeps import Sweep, carried, rates_figure, sweeps
@@ -79,12 +88,12 @@ def _family(
     try:
         sample = law_of(family, replicates)
     except InputError as error:
-        text = f'<p class="soft">No law: {html.escape(str(error))}.</p>'
+        law = f'<p class="soft">No law: {html.escape(str(error))}.</p>'
         drawn += _plain_figures(family, held_out, prefix)
-        return text + _comparison(family, written)
-    drawn += _law_figures(family, sample, held_out, prefix)
-    drawn += _equal_compute(family, prefix)
-    return _law_table(family, sample) + _comparison(family, written)
+    else:
+        law = _law_table(family, sample)
+        drawn += _law_figures(family, sample, held_out, prefix)
+    return law + _equal_compute(family, prefix, drawn) + _comparison(family, written)
 
 
 def _law_table(family: Family, sample: Bootstrap[Any]) -> str:
@@ -126,54 +135,40 @@ def _law_table(family: Family, sample: Bootstrap[Any]) -> str:
 
 
 def _comparison(family: Family, written: Mapping[str, Any] | None) -> str:
-    if not family.held_out:
-        return ""
-    predicted = _predicted(family, written)
-    if written is None:
-        return '<p class="soft">No prediction was written down before held-out runs began.</p>'
-    rows = []
+    """What was written down of the held-out runs, beside what they measured."""
+    rows, notes = [], []
     for row in family.held_out:
-        name = str(row["run"])
-        one, loss = predicted.get(name), row["mask_loss"]
+        name, loss = str(row["run"]), row["mask_loss"]
+        entry = written_of(name, written) or {}
+        one = entry.get("predictions", {}).get(name)
         if one is None:
+            why = entry.get("why", "none was written down before it began")
+            notes.append(f"No prediction of {name}: {why}.")
             continue
         inside = off = "–"
         if loss is not None:
             inside = "yes" if one["low"] <= float(loss) <= one["high"] else "no"
             off = f"{100 * (float(loss) / one['value'] - 1):+.2f} %"
+        lacking = len(entry["not_trained"])
+        rests_on = f"{len(entry['fitted_to'])} runs" + (f", {lacking} missing" if lacking else "")
         rows.append(
             [html.escape(name), tokens_text(float(row["parameters"] or 0)),
+             html.escape(str(entry["written"])), rests_on,
              f"{one['value']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}",
              "–" if loss is None else f"{float(loss):.4f}", off, inside]
         )  # fmt: skip
-    if not rows:
-        return '<p class="soft">Nothing could be predicted before held-out runs began.</p>'
-    header = [
-        "held out",
-        "parameters",
-        "predicted",
-        "95 % of a run",
-        "measured",
-        "off by",
-        "inside",
-    ]
-    when = html.escape(str(written["written"]))
-    return f"<p>Predicted {when}, before these were run:</p>{table(header, rows)}"
-
-
-def _predicted(family: Family, written: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Predictions by the name of the run."""
-    entries = written["families"] if written else []
-    mine = [entry for entry in entries if entry["family"] == family.name]
-    return mine[0].get("predictions", {}) if mine else {}
+    header = ["held out", "parameters", "written down", "rests on", "predicted", "95 % of a run",
+              "measured", "off by", "inside"]  # fmt: skip
+    told = f"<p>Predicted before these were run:</p>{table(header, rows)}" if rows else ""
+    return told + "".join(f'<p class="soft">{html.escape(note)}</p>' for note in notes)
 
 
 def _held_out(family: Family, written: Mapping[str, Any] | None) -> list[tuple[Row, HeldOut]]:
     """Predictions that were written down, at no place on an axis yet (x is NaN)."""
-    predicted = _predicted(family, written)
     found = []
     for row in family.held_out:
-        one = predicted.get(str(row["run"]))
+        name = str(row["run"])
+        one = (written_of(name, written) or {}).get("predictions", {}).get(name)
         if one is not None:
             loss = None if row["mask_loss"] is None else float(row["mask_loss"])
             label = str(row.get("tag:size") or row["run"])
@@ -238,43 +233,67 @@ def _law_figures(
         yield from _plain_figures(family, held_out, prefix)
 
 
-def _equal_compute(family: Family, prefix: str) -> Iterator[_DRAW]:
+def _equal_compute(family: Family, prefix: str, drawn: list[_DRAW]) -> str:
+    """Minima at equal FLOPs; a level of fewer than three sizes is told and left out."""
     runs = [run for run in family.runs if "flops" in run.tags]
-    if not runs:
-        return
-    try:
-        found = minima(levels(runs), _SEED)
-    except InputError:
-        return
-    yield (
-        f"{prefix}-isoflop", f"{family.name}: loss at equal FLOPs",
-        lambda: figures.isoflop_figure(found),
+    whole, short = [], []
+    for group in groups(runs):
+        try:
+            whole.append(level_of(group))
+        except InputError as error:
+            short.append(f'<p class="soft">No minimum: {html.escape(str(error))}.</p>')
+    if not whole:
+        return "".join(short)
+    found = minima(whole, _SEED)
+    drawn.append(
+        (f"{prefix}-isoflop", f"{family.name}: loss at equal FLOPs",
+         lambda: figures.isoflop_figure(found))
     )  # fmt: skip
     if sum(one.place == "inside" for one in found) > 1:
         costs = cost_of(runs)
-        yield (
-            f"{prefix}-growth", f"{family.name}: best size and tokens against FLOPs",
-            lambda: figures.growth_figure(growth(found, costs), found, costs),
+        drawn.append(
+            (f"{prefix}-growth", f"{family.name}: best size and tokens against FLOPs",
+             lambda: figures.growth_figure(growth(found, costs), found, costs))
         )  # fmt: skip
+    rows = []
+    for one in found:
+        low, high = one.parameters_interval
+        known = math.isfinite(low)
+        rows.append(
+            [f"{one.level.flops:.2e}", str(len(one.level.loss)),
+             "none" if one.place == "none" else tokens_text(one.parameters), one.place,
+             f"{tokens_text(low)} to {tokens_text(high)}" if known else "–",
+             f"{one.without} of {len(one.replicates)}" if len(one.replicates) else "–"]
+        )  # fmt: skip
+    header = ["FLOPs", "runs", "best parameters", "of the runs' range", "95 % interval",
+              "resamples without a minimum"]  # fmt: skip
+    return f"<p>Best size at equal FLOPs:</p>{table(header, rows)}" + "".join(short)
 
 
 # --- All runs ---------------------------------------------------------------------------------
 
 
 def _sweeps(swept: Sequence[Sweep]) -> str:
-    costs = {(other.rule, other.size): lost for _, other, lost in carried(swept)}
+    costs = {
+        (other.where, other.rule, other.size): (small.best, lost)
+        for small, other, lost in carried(swept)
+    }
     rows = []
     for one in swept:
         rate, place = one.minimum()
-        lost = costs.get((one.rule, one.size))
+        taken, lost = costs.get((one.where, one.rule, one.size), (math.nan, math.nan))
+        added = f"{lost:+.4f}" if math.isfinite(lost) else "–"
+        if taken in one.missing:
+            added = "no loss at that rate"
         rows.append(
-            [html.escape(one.rule), html.escape(one.size), tokens_text(one.parameters),
-             f"{one.best:.4g}", f"{rate:.3g}" if place == "inside" else place,
-             f"{one.losses[one.best]:.4f}",
-             "–" if lost is None or math.isnan(lost) else f"{lost:+.4f}"]
+            [html.escape(one.where), html.escape(one.rule), html.escape(one.size),
+             tokens_text(one.parameters), f"{one.best:.4g}",
+             f"{rate:.3g}" if place == "inside" else place, f"{one.losses[one.best]:.4f}", added,
+             ", ".join(f"{rate:.4g}" for rate in one.missing) or "–"]
         )  # fmt: skip
-    header = ["rule", "size", "parameters", "best rate", "minimum of a parabola", "least loss",
-              "loss added by the smallest width's best rate"]  # fmt: skip
+    header = ["trained on", "rule", "size", "parameters", "best rate", "minimum of a parabola",
+              "least loss", "loss added by the smallest width's best rate",
+              "rates without a loss"]  # fmt: skip
     return f"<h3>Learning rates</h3>{table(header, rows)}"
 
 
@@ -301,12 +320,7 @@ def _sources(found: Table) -> Iterator[_DRAW]:
     names = sorted(n for n in found.columns if n.startswith("on:") and n.endswith(":mask_loss"))
     for name in names:
         rows = [row for row in found.rows if row[name] is not None]
-        budgets: dict[tuple[Any, ...], list[Row]] = {}
-        for row in rows:
-            key = (row["bases_per_token"], row["sequence_length"], row.get("tag:variant") or "",
-                   row.get("tag:tokens"))  # fmt: skip
-            budgets.setdefault(key, []).append(row)
-        for number, own in enumerate(budgets.values()):
+        for number, own in enumerate(_at_equal_tokens(rows)):
             if len({row["source"] for row in own}) < 2:
                 continue
             judge = name.split(":")[1]
@@ -316,6 +330,18 @@ def _sources(found: Table) -> Iterator[_DRAW]:
                 file, f"Loss on the {judge} windows, by what a run was trained on",
                 lambda runs=runs: figures.sources_figure(runs),  # type: ignore[misc]
             )  # fmt: skip
+
+
+def _at_equal_tokens(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of one tokenizer, length, masking and variant whose budgets are the same."""
+    groups: dict[tuple[Any, ...], list[list[Row]]] = {}
+    for row in sorted(rows, key=lambda row: float(row["tokens"] or 0)):
+        alike = groups.setdefault((*question(row)[1:4], row.get("tag:variant") or ""), [])
+        seen = float(row["tokens"] or 0)
+        if not alike or seen > EQUAL * float(alike[-1][0]["tokens"] or 0):
+            alike.append([])
+        alike[-1].append(row)
+    return [one for alike in groups.values() for one in alike]
 
 
 def _scores(found: Table) -> Iterator[_DRAW]:
@@ -342,7 +368,11 @@ def _scores(found: Table) -> Iterator[_DRAW]:
 
 
 def _placed(root: pathlib.Path, name: str, caption: str, draw: Callable[[], Figure]) -> str:
-    """Writes a figure to DIR/figures; returns it for the page."""
+    """Writes a figure to DIR/figures; returns it for the page, or why there is none."""
+    try:
+        draw()
+    except InputError as error:
+        return f'<p class="soft">No figure ({html.escape(caption)}): {html.escape(str(error))}.</p>'
     folder = root / "figures"
     folder.mkdir(exist_ok=True)
     write_atomically(folder / f"{name}.png", figures.png(draw()))

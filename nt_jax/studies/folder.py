@@ -24,6 +24,8 @@ from nt_jax.workdir import DONE
 
 PROBE_RESULTS = "results.parquet"
 """The last file that `nt-jax probe` writes (evaluation/probe.py takes seconds to import)."""
+TRAINING = "training"
+"""Stage of the first job of every run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Folder:
         """The job that trains."""
         workdir = self.workdir(run)
         return Job(
-            stage="training",
+            stage=TRAINING,
             words=("pretrain", str(self.experiment(run)), "--workdir", str(workdir)),
             source=run.source,
             result=workdir / DONE,

@@ -110,8 +110,15 @@ class Study:
             raise InputError(f"study {self.name}: no runs")
         folders: set[str] = set()
         same: dict[tuple[str, Experiment], str] = {}
+        places: dict[str, str] = {}
         for run in self.runs:
             _check(self.name, run)
+            place = run.data or run.experiment.data.path
+            if place and places.setdefault(run.source, place) != place:
+                raise InputError(
+                    f"study {self.name}: {run.source} is {places[run.source]} and, for {run.name}, "
+                    f"{place}; two datasets need two names"
+                )
             # Some file systems do not tell upper from lower case.
             if run.name.casefold() in folders:
                 raise InputError(f"study {self.name}: two runs would share the folder {run.name!r}")
@@ -234,7 +241,10 @@ class Grid:
 
 
 def expand(grid: Grid) -> tuple[StudyRun, ...]:
-    """The runs of a grid, seeds varying fastest. Raises InputError for a bad override or budget."""
+    """The runs of a grid, seeds varying fastest.
+
+    Raises InputError for a bad override or budget, and where `held_out` names no run.
+    """
     for budget in grid.budgets:
         if not (budget.tokens if isinstance(budget, Tokens) else budget.flops) > 0:
             raise InputError(f"budget {budget}: must be above 0")
@@ -243,11 +253,31 @@ def expand(grid: Grid) -> tuple[StudyRun, ...]:
         for size, experiment in grid.sizes.items()
         for variant, words in grid.variants.items()
     }
+    for (size, variant), experiment in varied.items():
+        _check_variant(grid, variant, grid.sizes[size], experiment)
     axes = itertools.product(grid.sizes, grid.sources, grid.budgets, grid.variants, grid.seeds)
-    return tuple(
+    runs = tuple(
         _expanded(grid, varied[size, variant], size, source, budget, variant, seed)
         for size, source, budget, variant, seed in axes
     )
+    for entry in grid.held_out:
+        if not any(entry.items() <= run.tags.items() for run in runs):
+            known = {key: sorted({run.tags.get(key, "") for run in runs}) for key in entry}
+            raise InputError(f"held_out {dict(entry)}: no run has these tags; there are {known}")
+    return runs
+
+
+def _check_variant(grid: Grid, variant: str, plain: Experiment, varied: Experiment) -> None:
+    """InputError where overrides say what another axis of the grid says."""
+    changed = {
+        "train.steps (a budget)": plain.train.steps != varied.train.steps,
+        "train.seed (a seed)": plain.train.seed != varied.train.seed,
+        "optim.warmup_steps (warmup_share)": bool(grid.warmup_share)
+        and plain.optim.warmup_steps != varied.optim.warmup_steps,
+    }
+    for field, twice in changed.items():
+        if twice:
+            raise InputError(f"variant {variant!r}: the grid itself sets {field}")
 
 
 def _expanded(

@@ -126,22 +126,29 @@ class Level:
             raise InputError(f"{self.flops:.3g} FLOPs: runs of {sizes} sizes, a parabola needs 3")
 
 
-def levels(runs: Sequence[Run], within: float = _LEVEL) -> list[Level]:
-    """Groups runs whose FLOPs follow each other within this ratio, by rising FLOPs."""
+def groups(runs: Sequence[Run], within: float = _LEVEL) -> list[list[Run]]:
+    """Runs whose FLOPs follow each other within this ratio, by rising FLOPs."""
     ordered = sorted(runs, key=lambda run: run.flops)
-    groups: list[list[Run]] = []
+    found: list[list[Run]] = []
     for run in ordered:
-        if not groups or run.flops > within * groups[-1][-1].flops:
-            groups.append([])
-        groups[-1].append(run)
-    return [
-        Level(
-            math.exp(np.log(column(group, "flops")).mean()),
-            column(group, "parameters"),
-            column(group, "loss"),
-        )
-        for group in groups
-    ]
+        if not found or run.flops > within * found[-1][-1].flops:
+            found.append([])
+        found[-1].append(run)
+    return found
+
+
+def level_of(runs: Sequence[Run]) -> Level:
+    """Runs of equal compute; InputError for fewer than three sizes."""
+    return Level(
+        math.exp(np.log(column(runs, "flops")).mean()),
+        column(runs, "parameters"),
+        column(runs, "loss"),
+    )
+
+
+def levels(runs: Sequence[Run], within: float = _LEVEL) -> list[Level]:
+    """The levels of `groups`; InputError where one has fewer than three sizes."""
+    return [level_of(group) for group in groups(runs, within)]
 
 
 @dataclasses.dataclass(frozen=True)

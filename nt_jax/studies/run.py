@@ -19,7 +19,7 @@ from nt_jax.launch import local
 from nt_jax.launch.jobs import FAILED, FINISHED, PREEMPTED, Patience, state_of
 from nt_jax.launch.processes import StillWrittenError, Stop, writing
 from nt_jax.launch.shell import quoted, say
-from nt_jax.studies.folder import Folder, Job
+from nt_jax.studies.folder import TRAINING, Folder, Job
 from nt_jax.studies.grid import Study, StudyRun
 from nt_jax.studies.status import duration
 
@@ -29,7 +29,7 @@ class Settings:
     """How a study is run."""
 
     parallel: int = 1
-    """Runs at a time; where there are as many GPUs, each has its share of them."""
+    """Runs at a time; where there are GPUs, each has its share of them."""
     max_restarts: int = 3
     """Restarts of a training in a row without a new checkpoint before it is given up."""
     train: bool = True
@@ -57,7 +57,8 @@ class Ended:
     run: StudyRun
     state: str
     """done, done before, stopped, killed (by a second signal), failed, not started, not trained,
-    launched (it trains elsewhere, or is waiting for it)."""
+    launched (it trains elsewhere, or is waiting for it), waits (held out, and what would predict it
+    is not trained)."""
 
 
 def where(study: Study, runs: Sequence[StudyRun], places: Mapping[str, str]) -> dict[str, str]:
@@ -77,16 +78,19 @@ def carry_out(
     folder: Folder,
     data: Mapping[str, str],
     settings: Settings,
-    foretell: Callable[[], None],
+    foretell: Callable[[Sequence[StudyRun]], Sequence[StudyRun]],
 ) -> list[Ended]:
     """Runs all of them; one that fails leaves the others alone. The caller holds the folder's lock.
 
-    Held-out runs come last; `foretell` is called before the first of them.
+    Held-out runs come last; `foretell` is given them and returns those that may begin.
 
     SIGTERM and SIGINT are passed on once; then nothing is started any more.
     """
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for number, share in enumerate(shares(local.gpus(), settings.parallel)):
+    cards = local.gpus()
+    if settings.launcher and len(cards) < settings.parallel:
+        cards = []  # trainings go on elsewhere
+    for number, share in enumerate(shares(cards, settings.parallel)):
         slots.put(Slot(number, share))
     ordered = sorted(runs, key=lambda run: run.held_out)
     numbers = {run.name: f"[{number}/{len(runs)}]" for number, run in enumerate(ordered, 1)}
@@ -98,7 +102,10 @@ def carry_out(
         if not (settings.train or jobs[0].is_done()):
             return Ended(run, "not trained")
         if folder.launched(run).exists() and not jobs[0].is_done():
-            say(f"{numbers[run.name]} {run.name}: launched before, see {folder.launched(run)}")
+            say(
+                f"{numbers[run.name]} {run.name}: launched before, and not trained yet; "
+                f"to submit it again: rm {folder.launched(run)}"
+            )
             return Ended(run, "launched")
         mine = slots.get()
         try:
@@ -145,14 +152,13 @@ def carry_out(
         return Ended(run, state_of(FINISHED))
 
     held_out = [run for run in ordered if run.held_out]
-    ended = local.side_by_side(ordered[: len(runs) - len(held_out)], one, settings.parallel)
-    if held_out and any(one.state == "launched" for one in ended):
-        say("held-out runs wait until the others are trained; then the same command again")
-        return ended + [Ended(run, "not started") for run in held_out]
-    if held_out and not was_stopped(ended):
-        foretell()
-        ended += local.side_by_side(held_out, one, settings.parallel)
-    return ended
+    others = ordered[: len(runs) - len(held_out)]
+    with Stop() as stop:
+        ended = local.side_by_side(others, one, settings.parallel, stop)
+        ready = foretell(held_out) if held_out and not stop.received else ()
+        left = "not started" if stop.received else "waits"
+        ended += local.side_by_side(ready, one, settings.parallel, stop)
+    return ended + [Ended(run, left) for run in held_out if run not in ready]
 
 
 def _process(
@@ -173,8 +179,8 @@ def _process(
             return local.attempt(words, layout, slot.cards, stop, log=log)
 
     # What evaluates has no checkpoints: what fails twice would fail again.
-    restarts = settings.max_restarts if job.stage == "training" else min(1, settings.max_restarts)
-    if job.stage == "training" and settings.launcher:
+    restarts = settings.max_restarts if job.stage == TRAINING else min(1, settings.max_restarts)
+    if job.stage == TRAINING and settings.launcher:
         restarts = 0  # the launcher's own business
     try:
         code, how = local.until_finished(workdir, attempt, Patience(restarts), stop)
@@ -189,7 +195,7 @@ def command(
 ) -> list[str]:
     """`nt-jax ...` in this interpreter's environment; a training through `nt-jax launch`."""
     words = job.arguments(data)
-    if job.stage == "training" and launcher:
+    if job.stage == TRAINING and launcher:
         named = [word.replace("{slot}", str(slot)) for word in launcher]
         words = ["launch", named[0], *words[1:], *named[1:]]
     return [sys.executable, "-m", "nt_jax.cli", *words]
@@ -198,23 +204,26 @@ def command(
 def script(
     runs: Sequence[StudyRun], folder: Folder, data: Mapping[str, str], settings: Settings
 ) -> str:
-    """What `carry_out` would start, as lines for a shell."""
-    jobs = [job for run in runs for job in folder.jobs(run, settings.task_folders)]
-    return "\n".join(
-        quoted(command(job, data, settings.launcher)) for job in jobs if not job.is_done()
-    )
+    """What `carry_out` would start, as lines for a shell; launched runs are all in slot 0."""
+    jobs = [
+        job
+        for run in sorted(runs, key=lambda run: run.held_out)
+        for job in folder.jobs(run, settings.task_folders)
+        if not job.is_done() and (settings.train or job.stage != TRAINING)
+    ]
+    return "\n".join(quoted(command(job, data, settings.launcher)) for job in jobs)
 
 
 def exit_code(ended: Sequence[Ended]) -> int:
     """75 where a signal stopped anything or a run is launched and not trained: again = go on.
 
-    Else 1 where anything failed, else 0;
+    Else 1 where anything failed or waits for others, else 0;
     1 as well where a second signal killed what was to be saved.
     """
     states = {one.state for one in ended}
     if (was_stopped(ended) or "launched" in states) and "killed" not in states:
         return PREEMPTED
-    return FAILED if states & {state_of(FAILED), "killed"} else FINISHED
+    return FAILED if states & {state_of(FAILED), "killed", "waits"} else FINISHED
 
 
 def was_stopped(ended: Sequence[Ended]) -> bool:
@@ -223,9 +232,11 @@ def was_stopped(ended: Sequence[Ended]) -> bool:
 
 
 def shares(cards: Sequence[str], parallel: int) -> list[tuple[str, ...]]:
-    """GPUs of each of the runs that go on at a time: even parts, or all for each."""
-    if parallel == 1 or len(cards) < parallel:
-        return [tuple(cards) if parallel == 1 else ()] * parallel
+    """GPUs of each of the runs that go on at a time, in even parts; InputError for too few."""
+    if not cards:
+        return [()] * parallel
+    if len(cards) < parallel:
+        raise InputError(f"--jobs {parallel}: {len(cards)} GPUs here, and a run needs one")
     each = len(cards) // parallel
     return [tuple(cards[n * each : (n + 1) * each]) for n in range(parallel)]
 

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from nt_jax.config import MaskingConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.results import difference_name
@@ -35,6 +36,9 @@ COLUMNS: Mapping[str, str] = {
     "parameters_in_blocks": "without token and position embeddings and without the LM head",
     "bases_per_token": "k",
     "sequence_length": "tokens of a sequence, <cls> included",
+    "masking": "share of the tokens that is selected, and the shares of those that become <mask> "
+    "and a random token",
+    "eval_windows": "validation windows that are asked for; 0 is all",
     "global_batch": "sequences of a step",
     "steps": "optimizer steps",
     "tokens": "steps * global_batch * sequence_length, <cls> included",
@@ -110,6 +114,11 @@ def collect(study: Study, root: pathlib.Path) -> Table:
     return Table(study.name, columns, whole)
 
 
+def masking_text(masking: MaskingConfig) -> str:
+    """The column `masking`."""
+    return f"{masking.ratio:g} {masking.mask:g} {masking.random:g}"
+
+
 def _row(run: StudyRun, folder: Folder) -> Row:
     training, *evaluations = folder.jobs(run)
     trained = training.is_done()
@@ -121,6 +130,8 @@ def _row(run: StudyRun, folder: Folder) -> Row:
         "source": run.source,
         **{f"tag:{key}": value for key, value in run.tags.items()},
         **dataclasses.asdict(quantities(run.experiment)),
+        "masking": masking_text(run.experiment.masking),
+        "eval_windows": run.experiment.train.eval_windows,
     }
     if not trained:
         return row

@@ -1,8 +1,8 @@
 """Tokenizations beside each other: what each made of the same bases, or of the same FLOPs.
 
-Runs say by the tag `equal` what is the same for them; one with an empty tag, which the others are
-measured by, stands in all. Several learning rates of one tokenization (tag `rate`) are a fair
-chance for each, and the best one counts.
+Runs say by the tag `equal` what is the same for them, and only those that have it are compared; one
+with an empty tag, which the others are measured by, stands in all. Several learning rates of one
+tokenization (tag `rate`) are a fair chance for each, and the best one counts.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Tokenized:
 
     run: str
     equal: str
-    """What it has in common with the others: bases, FLOPs."""
+    """What it has in common with the others: bases, FLOPs; the dataset, if there are several."""
     k: int
     """Bases a token."""
     rate: str
@@ -35,13 +35,17 @@ class Tokenized:
 
 
 def tokenized(found: Table) -> list[Tokenized]:
-    """Trained runs by what is equal, falling k and rising loss; none where all have the same k."""
-    rows = [row for row in found.rows if row["mask_nats_per_base"] is not None]
-    if len({row["bases_per_token"] for row in found.rows}) < 2:
+    """Trained runs that are to be compared: by what is equal, falling k and rising loss."""
+    rows = [row for row in found.rows if row.get("tag:equal") is not None]
+    if len({row["bases_per_token"] for row in rows}) < 2:
         return []
-    kinds = sorted({kind for row in rows if (kind := _equal(row))}) or [""]
+    kinds = sorted({str(kind) for row in rows if (kind := row["tag:equal"])}) or [""]
+    several = len({row["source"] for row in rows}) > 1
     runs = [
-        _tokenized(row, kind) for row in rows for kind in ([_equal(row)] if _equal(row) else kinds)
+        _tokenized(row, f"{kind}, {row['source']}" if several else kind)
+        for row in rows
+        if row["mask_nats_per_base"] is not None
+        for kind in ([str(row["tag:equal"])] if row["tag:equal"] else kinds)
     ]
     return sorted(runs, key=lambda one: (one.equal, -one.k, one.loss))
 
@@ -76,10 +80,6 @@ def tokenizations_figure(runs: Sequence[Tokenized]) -> Figure:
         axes.set_title(f"equal {kind}" if kind else "")
     panels[0].set_ylabel("better than token frequencies\n(nats a base, on <mask>)")
     return figure
-
-
-def _equal(row: Row) -> str:
-    return str(row.get("tag:equal") or "")
 
 
 def _tokenized(row: Row, equal: str) -> Tokenized:

@@ -104,6 +104,14 @@ def test_data_of_the_command_line_goes_before_that_of_the_last_time_and_the_decl
     assert declared.places(study, tmp_path, {"yeast": "/now"}) == {"yeast": "/now"}
 
 
+def test_a_dataset_that_is_another_one_is_refused(tmp_path):
+    declared.claim(of(RUN), tmp_path, {"yeast": "/a"}, {"yeast": "0" * 64})
+    declared.claim(of(RUN), tmp_path, {"yeast": "/moved"}, {"yeast": "0" * 64})
+    declared.claim(of(RUN), tmp_path, {}, {})
+    with pytest.raises(InputError, match=r"yeast is another dataset than before \(fingerprint 1"):
+        declared.claim(of(RUN), tmp_path, {"yeast": "/a"}, {"yeast": "1" * 64})
+
+
 def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="no study was run here"):
         declared.check(of(RUN), tmp_path)

@@ -7,7 +7,15 @@ import pytest
 
 from nt_jax.errors import InputError
 from nt_jax.studies import findings
-from nt_jax.studies.families import FILE, families, law_of, predictions, write_down, written_down
+from nt_jax.studies.families import (
+    FILE,
+    families,
+    law_of,
+    predictions,
+    write_down,
+    written_down,
+    written_of,
+)
 from nt_jax.studies.laws import Law, PowerLaw
 from nt_jax.studies.sweeps import AT_AN_END, carried, sweeps
 from nt_jax.studies.table import COLUMNS, Table
@@ -25,6 +33,7 @@ def row(name, parameters, tokens, loss, **more):
         "tag:size": f"w{parameters:.0f}", "tag:tokens": f"{tokens:.0f}",
         "parameters": int(parameters), "tokens": int(tokens), "flops": 6 * parameters * tokens,
         "bases_per_token": 6, "bases": 6 * tokens, "sequence_length": 256, "mask_loss": loss,
+        "masking": "0.15 0.8 0.1", "eval_windows": 64,
         "mask_nats_per_base": None if loss is None else loss / 6,
         "unigram_mask_nats_per_base": 1.39,
     }  # fmt: skip
@@ -78,16 +87,21 @@ def test_runs_whose_losses_do_not_compare_are_apart():
         row("c", 1e6, 1e6, 2.5, bases_per_token=3, sequence_length=511),
         row("d", 1e6, 1e6, 5.1, **{"tag:variant": "hot"}),
         row("e", 2e6, 1e6, None),
+        row("f", 1e6, 1e6, 5.0, masking="0.3 0.8 0.1"),
+        row("g", 1e6, 1e6, 5.0, eval_windows=128),
     ]
     found = families(table([one | {"tag:variant": one.get("tag:variant")} for one in rows]))
-    assert [[run.name for run in family.runs] for family in found] == [["a"], ["b"], ["c"], ["d"]]
+    assert [[run.name for run in family.runs] for family in found] == [
+        ["a"], ["b"], ["c"], ["d"], ["f"], ["g"],
+    ]  # fmt: skip
     assert found[0].open == ("e",)
     assert found[3].name.endswith(", hot")
+    assert found[4].name.endswith(", masking 0.3 0.8 0.1")
 
 
 def test_predictions_are_written_down_with_what_they_rest_on(tmp_path):
     assert written_down(tmp_path) is None
-    (line,) = write_down(study(), tmp_path, 20)
+    (line,) = write_down(study(), tmp_path, replicates=20)
     assert line.startswith("large: predicted <mask> loss ")
     (entry,) = written_down(tmp_path)["families"]
     assert entry["law"]["form"] == "Law"
@@ -103,8 +117,30 @@ def test_predictions_are_written_down_with_what_they_rest_on(tmp_path):
         written_down(tmp_path)
 
 
+def test_what_was_written_before_a_run_began_stays_and_later_ones_get_their_own(tmp_path):
+    write_down(study(), tmp_path, replicates=20)
+    before = written_down(tmp_path)["families"]
+    assert write_down(study(measured=3.0), tmp_path, {"large"}, 20) == []
+    assert written_down(tmp_path)["families"] == before
+    more = [*study(measured=3.0).rows, row("larger", 4 * LARGE, 4e6, None, held_out="yes")]
+    (line,) = write_down(table(more), tmp_path, {"large"}, 20)
+    assert line.startswith("larger: predicted")
+    first, second = written_down(tmp_path)["families"]
+    assert [first] == before
+    assert list(second["predictions"]) == ["larger"]
+    written = written_down(tmp_path)
+    assert written_of("large", written)["fitted_to"] == first["fitted_to"]
+    assert written_of("larger", written)["held_out"] == ["larger"]
+    assert written_of("largest", written) is None
+    text = findings.findings(
+        table([*more, row("late", 8 * LARGE, 4e6, 2.9, held_out="yes")]), tmp_path, 20
+    )
+    assert "No prediction of late: none was written down before it began." in text
+    assert text.count("<td>12 runs</td>") == 2
+
+
 def test_the_page_has_law_prediction_and_measurement(tmp_path):
-    write_down(study(), tmp_path, 20)
+    write_down(study(), tmp_path, replicates=20)
     value = written_down(tmp_path)["families"][0]["predictions"]["large"]["value"]
     text = findings.findings(study(measured=value * 1.002), tmp_path, 20)
     assert f"<td>{value * 1.002:.4f}</td><td>+0.20 %</td><td>yes</td>" in text
@@ -128,7 +164,7 @@ def test_without_enough_runs_the_page_says_why(tmp_path):
     assert findings.findings(table([row("a", 1e6, 1e6, None)]), tmp_path) == ""
 
 
-def test_sources_scores_and_tokenizations_are_drawn_where_there_are_any(tmp_path):
+def test_sources_and_scores_are_drawn_where_there_are_any(tmp_path):
     rows = [
         row(f"{source}{seed}", 1e6, 1e6, 5.0 + seed / 9, source=source,
             **{"tag:seed": str(seed), "on:human:mask_loss": 4.0 + seed / 9,
@@ -139,9 +175,9 @@ def test_sources_scores_and_tokenizations_are_drawn_where_there_are_any(tmp_path
     ]  # fmt: skip
     text = findings.findings(table(rows), tmp_path)
     made = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    assert made == {"sources-on-human.png", "score-t-mcc.png", "tokenizations.png"}
-    assert "Tokenizations" in text
-    assert "3-mers" in text
+    assert made == {"sources-on-human.png", "score-t-mcc.png"}
+    # Lengths of a token are compared where a study says what is the same for them.
+    assert "Tokenizations" not in text
 
 
 def tokens(name, k, loss, **tags):
@@ -205,6 +241,58 @@ def test_the_width_that_rules_start_from_is_run_once_for_all_of_them():
         ("mup", 1e6, 2e-3), ("mup", 4e6, 2e-3), ("one", 1e6, 1e-3), ("one", 4e6, 2e-3),
     ]  # fmt: skip
     assert {small.rule: lost for small, _, lost in carried(found)} == {"mup": 0.0, "one": 0.5}
+
+
+def test_a_rate_without_all_its_losses_is_told_and_never_best(tmp_path):
+    rows = [*rates("mup", 1e6, {1e-3: 5.0, 2e-3: 4.5}), *rates("mup", 1e6, {2e-3: None}),
+            *rates("mup", 4e6, {1e-3: 4.5, 2e-3: None})]  # fmt: skip
+    small, large = sweeps(table(rows))
+    assert (small.losses, small.missing) == ({1e-3: 5.0}, {2e-3: 1})
+    assert (large.losses, large.missing) == ({1e-3: 4.5}, {2e-3: 1})
+    text = findings.findings(table(rows), tmp_path)
+    assert text.count("<td>0.002</td></tr>") == 2
+    rows = [*rates("mup", 1e6, {1e-3: 5.0, 2e-3: 4.5}), *rates("mup", 4e6, {1e-3: 4.5, 2e-3: None})]
+    assert "no loss at that rate" in findings.findings(table(rows), tmp_path)
+    rows = [row("a", 1e6, 1e6, 5.0, **{"tag:rate": "high"})]
+    with pytest.raises(InputError, match="run a: the tag rate='high' is no learning rate"):
+        sweeps(table(rows))
+
+
+def test_sweeps_of_other_data_or_budgets_are_apart():
+    rows = [
+        one | {"source": source, "tokens": tokens}
+        for source, tokens in (("species", 1e6), ("species", 4e6), ("yeast", 1e6))
+        for one in rates("mup", 1e6, {1e-3: 5.0, 2e-3: 4.5})
+    ]
+    assert [one.where for one in sweeps(table(rows))] == [
+        "species, 6-mers, 1M tokens", "species, 6-mers, 4M tokens", "yeast, 6-mers, 1M tokens",
+    ]  # fmt: skip
+
+
+def test_minima_at_equal_compute_need_no_law_and_no_complete_study(tmp_path):
+    rows = [
+        row(f"{level}-{n:g}", n, level / (6 * n), 5.0 + math.log(n / 3e6) ** 2,
+            **{"tag:flops": f"{level:g}", "flops": level})
+        for level, sizes in ((1e13, SIZES[:4]), (1e14, SIZES[:1]))
+        for n in sizes
+    ]  # fmt: skip
+    text = findings.findings(table(rows), tmp_path, 20)
+    assert "No law" in text
+    assert "<td>1.00e+13</td><td>4</td><td>3M</td><td>inside</td>" in text
+    assert "No minimum: 1e+14 FLOPs: runs of 1 sizes, a parabola needs 3" in text
+    assert (tmp_path / "figures" / "law-isoflop.png").exists()
+
+
+def test_sources_are_compared_at_equal_tokens_alone(tmp_path):
+    rows = [
+        row(f"{source}{tokens:g}", 1e6, tokens, 5.0, source=source,
+            **{"on:human:mask_loss": 4.0, "tag:tokens": None})
+        for source in ("human", "yeast")
+        for tokens in (1e6, 2e6)
+    ]  # fmt: skip
+    findings.findings(table(rows), tmp_path)
+    made = {path.name for path in (tmp_path / "figures").glob("sources*.png")}
+    assert made == {"sources-on-human.png", "sources-on-human-1.png"}
 
 
 def test_a_sweep_on_the_page(tmp_path):

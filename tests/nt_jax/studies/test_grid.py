@@ -165,6 +165,10 @@ def test_seeds_variants_and_warm_up_reach_the_experiment():
         ((some("a.log"),), "endings"),
         ((some("a"), some("A", experiment=tiny(8))), "share the folder 'A'"),
         ((some("a"), some("b", experiment=dataclasses.replace(tiny(), name="x"))), "same run"),
+        (
+            (some("a", data="x"), some("b", experiment=tiny(8), data="y")),
+            "is x and, for b, y; two datasets need two names",
+        ),
         ((some(source="a=b"),), "source 'a=b'"),
         ((some(tags={"size": "a\tb"}),), "tag 'size'"),
         ((some(tags={"a:b": "c"}),), "tag 'a:b'"),
@@ -184,6 +188,17 @@ def test_what_a_study_refuses(runs, message):
         ({"budgets": [Flops(-1.0)]}, "above 0"),
         ({"budgets": [Flops(float("nan"))]}, "above 0"),
         ({"variants": {"x": ("--optim.peek-lr", "1")}}, "--optim.peak-lr"),
+        (
+            {"variants": {"x": ("--train.steps", "3")}},
+            r"variant 'x': the grid itself sets train.st",
+        ),
+        ({"variants": {"x": ("--train.seed", "3")}}, "train.seed"),
+        (
+            {"variants": {"x": ("--optim.warmup-steps", "3")}, "warmup_share": 0.1},
+            "optim.warmup_steps",
+        ),
+        ({"held_out": [{"size": "b"}]}, r"held_out .*no run has these tags; there are .*'a'"),
+        ({"held_out": [{"size": "a"}, {"size": "a", "tokens": "1K"}]}, "no run has these tags"),
     ],
 )
 def test_what_a_grid_refuses(fields, message):

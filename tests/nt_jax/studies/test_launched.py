@@ -44,7 +44,7 @@ def test_handed_to_slurm_evaluated_here_and_held_out_until_then(
     assert cli.main(run) == 75
     out, err = capfd.readouterr()
     assert f"[1/2] {small}: launched\n" in err
-    assert "held-out runs wait until the others are trained" in err
+    assert f"{large}: held out, and not trained yet of the runs that predict: {small}\n" in err
     assert "1 waiting, 1 launched" in out
     assert submitted() == [f"{small}.slurm.sh"]
     script = (root / "runs" / f"{small}.slurm.sh").read_text()

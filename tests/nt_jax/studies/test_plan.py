@@ -42,9 +42,10 @@ def test_numbers_for_programs_are_those_of_the_formulas(capfd):
     study = find_study("miniature")
     assert [one["run"] for one in shown["runs"]] == [run.name for run in study.runs]
     for one, run in zip(shown["runs"], study.runs, strict=True):
-        train = run.experiment.train
-        assert one["tokens"] == train.steps * train.global_batch * 256
-        assert one["bases"] == train.steps * train.global_batch * 255 * 6
+        train, length = run.experiment.train, run.experiment.data.sequence_length
+        assert (length, run.experiment.tokenizer.k) == (512, 3)
+        assert one["tokens"] == train.steps * train.global_batch * 512
+        assert one["bases"] == train.steps * train.global_batch * 511 * 3
         # Parameters and two moments, and a few counters.
         assert one["state_bytes"] == pytest.approx(12 * one["parameters"], abs=256)
         assert one["memory_bytes"] > one["state_bytes"]

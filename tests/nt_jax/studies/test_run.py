@@ -9,7 +9,9 @@ import subprocess
 import pytest
 
 from nt_jax import cli
+from nt_jax.commands import study_run
 from nt_jax.config import from_dict
+from nt_jax.errors import InputError
 from nt_jax.evaluation import probe
 from nt_jax.files import owning
 from nt_jax.launch.processes import StillWrittenError, is_written, writing
@@ -39,7 +41,7 @@ def finished(datasets, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, li
     one.send_signal(signal.SIGTERM)
     out, stopped = one.communicate(timeout=300)
     assert one.returncode == 75, stopped
-    assert "interrupted" in out or "running" not in out
+    assert "interrupted" in out
     # The folders of the datasets are kept.
     code, out, err = study(datasets, *words[:4], "--jobs", "2")
     assert code == 0, err
@@ -214,6 +216,42 @@ def test_bad_input_is_one_line_and_leaves_nothing(words, message, datasets, capf
     assert {path.name for path in datasets.iterdir()} <= before
 
 
+def test_a_held_out_run_waits_for_what_predicts_it(datasets, tmp_path, capfd, monkeypatch):
+    path = make_study(tmp_path)
+    monkeypatch.chdir(datasets)
+    root, large, small = tmp_path / "out", "w16-flat-10.56K-s0", "w8-flat-10.56K-s0"
+    words = ["study", "run", str(path), "--out", str(root), *DATA[:2], "--only", large]
+    assert cli.main(words) == 1
+    told = f"{large}: held out, and not trained yet of the runs that predict: {small}"
+    assert f"{told}\n" in capfd.readouterr().err
+    assert not list(root.glob("prediction.json"))
+    assert not list((root / "runs").iterdir())
+    # Where the others cannot be trained, it begins once it is named.
+    study, folder = find_study(str(path)), folders.Folder(root)
+    folder.failed(study.run(small)).write_text("[]")
+    held_out = [study.run(large)]
+    assert study_run.foretell(study, folder, held_out, True, set()) == []
+    assert f"{told}; --only with their names begins them" in capfd.readouterr().err
+    assert study_run.foretell(study, folder, held_out, True, {large}) == held_out
+    assert "nothing is predicted: no run is trained" in capfd.readouterr().err
+    # What has begun goes on.
+    folder.workdir(study.run(large)).mkdir()
+    assert study_run.foretell(study, folder, held_out, True, set()) == held_out
+    assert capfd.readouterr().err == ""
+
+
+def test_what_would_be_run_is_printed_in_order(datasets, tmp_path, capfd, monkeypatch):
+    path = make_study(tmp_path, losses='(LossOn(source="flat"),)')
+    monkeypatch.chdir(datasets)
+    words = ["study", "run", str(path), "--out", str(tmp_path / "out"), *DATA[:2], "--dry-run"]
+    assert cli.main(words) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == ["pretrain", "evaluate"] * 2
+    assert ["w16" in line for line in lines] == [False, False, True, True]
+    assert cli.main([*words, "--evaluate-only"]) == 0
+    assert "pretrain" not in capfd.readouterr().out
+
+
 def test_two_at_once_are_refused(datasets, tmp_path, capfd, monkeypatch):
     make_study(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -256,7 +294,8 @@ def test_gpus_are_shared_evenly_where_there_are_enough():
     assert shares([], 3) == [(), (), ()]
     assert shares(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
     assert shares(["0", "1"], 1) == [("0", "1")]
-    assert shares(["0"], 2) == [(), ()]
+    with pytest.raises(InputError, match="--jobs 2: 1 GPUs here"):
+        shares(["0"], 2)
 
 
 def test_the_file_that_says_that_a_probe_is_done_is_the_last_that_it_writes():
