@@ -59,11 +59,12 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(datasets, tmp_path):
     )
     found = states(datasets, path, str(root))
     assert {name: one["state"] for name, one in found.items()} == {
-        "w8-flat-10.56K-s0": "done", "w16-flat-10.56K-s0": "done",
+        "w8-flat-10.56K-s0": "done", "w16-flat-10.56K-s0": "waiting",
         "lost": "failed", "dies": "failed", "last": "done",
     }  # fmt: skip
     assert "ended by SIGKILL" in found["dies"]["why"]
-    assert "3 done" in out
+    assert "2 done" in out
+    assert "w16-flat-10.56K-s0: held out, and not trained yet of the runs that predict: dies;" in err
     # What died is tried again, what is lost as well, once it is found.
     code, out, err = study(datasets, "run", str(path), "--out", str(root), "--data", "gone=skewed")
     assert code == 0, err
