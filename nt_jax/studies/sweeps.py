@@ -160,10 +160,11 @@ def rates_figure(swept: Sequence[Sweep], unit: str = figures.PER_TOKEN) -> Figur
                 one.best, one.losses[one.best], "*", color=INK, markersize=13,
                 markerfacecolor=colour, zorder=4,
             )  # fmt: skip
-            axes.plot(
-                list(one.missing), [1.0] * len(one.missing), "x", color=colour, clip_on=False,
-                transform=axes.get_xaxis_transform(),
-            )  # fmt: skip
+            if one.missing:
+                axes.plot(
+                    list(one.missing), [0.98] * len(one.missing), "x", color=colour,
+                    transform=axes.get_xaxis_transform(), in_layout=False,
+                )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xticks(rates, [f"{rate:.3g}" for rate in rates], rotation=45)
         axes.xaxis.set_minor_locator(NullLocator())

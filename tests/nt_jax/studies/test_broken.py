@@ -64,7 +64,7 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(datasets, tmp_path):
     }  # fmt: skip
     assert "ended by SIGKILL" in found["dies"]["why"]
     assert "2 done" in out
-    assert "w16-flat-10.56K-s0: held out, and not trained yet of the runs that predict: dies;" in err
+    assert "w16-flat-10.56K-s0: held out, and not trained yet of the runs that predict: dies" in err
     # What died is tried again, what is lost as well, once it is found.
     code, out, err = study(datasets, "run", str(path), "--out", str(root), "--data", "gone=skewed")
     assert code == 0, err
