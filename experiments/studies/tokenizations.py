@@ -39,9 +39,9 @@ def study() -> Study:
 def _runs(rate: float) -> Iterator[StudyRun]:
     six = _experiment(6, rate)
     flops = six.train.steps * train_flops_per_step(six)
-    bases = six.train.steps * six.train.global_batch * BASES
+    sequences = six.train.steps * six.train.global_batch
     for k in SEQUENCES:
-        yield _run(k, rate, Tokens(bases // BASES * _length(k)), "bases" if k < 6 else "")
+        yield _run(k, rate, Tokens(sequences * _length(k)), "bases" if k < 6 else "")
     for k in (3, 1):
         yield _run(k, rate, Flops(flops), "FLOPs")
 

@@ -196,10 +196,10 @@ def write_down(
 
 def written_of(run: str, written: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The entry of prediction.json that speaks of a held-out run, its time in it."""
-    for entry in reversed(written["families"] if written else []):
-        if run in _told(entry):
-            return {"written": written and written["written"], **entry}
-    return None
+    if written is None:
+        return None
+    told = [entry for entry in written["families"] if run in _told(entry)]
+    return {"written": written["written"], **told[-1]} if told else None
 
 
 def _told(entry: Mapping[str, Any]) -> Collection[str]:

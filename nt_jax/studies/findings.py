@@ -334,14 +334,14 @@ def _sources(found: Table) -> Iterator[_DRAW]:
 
 def _at_equal_tokens(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows of one tokenizer, length, masking and variant whose budgets are the same."""
-    groups: dict[tuple[Any, ...], list[list[Row]]] = {}
+    budgets: dict[tuple[Any, ...], list[list[Row]]] = {}
     for row in sorted(rows, key=lambda row: float(row["tokens"] or 0)):
-        alike = groups.setdefault((*question(row)[1:4], row.get("tag:variant") or ""), [])
+        alike = budgets.setdefault((*question(row)[1:4], row.get("tag:variant") or ""), [])
         seen = float(row["tokens"] or 0)
         if not alike or seen > EQUAL * float(alike[-1][0]["tokens"] or 0):
             alike.append([])
         alike[-1].append(row)
-    return [one for alike in groups.values() for one in alike]
+    return [one for alike in budgets.values() for one in alike]
 
 
 def _scores(found: Table) -> Iterator[_DRAW]:
