@@ -146,11 +146,6 @@ def level_of(runs: Sequence[Run]) -> Level:
     )
 
 
-def levels(runs: Sequence[Run], within: float = _LEVEL) -> list[Level]:
-    """The levels of `groups`; InputError where one has fewer than three sizes."""
-    return [level_of(group) for group in groups(runs, within)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Minimum:
     """The parabola of one level and its minimum."""

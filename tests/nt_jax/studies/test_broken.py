@@ -23,9 +23,9 @@ from tests.nt_jax.studies.small import (
 
 
 FAILING = """ + (
-    StudyRun(name="lost", experiment=experiment(24), source="gone", data="/nowhere"),
-    StudyRun(name="dies", experiment=experiment(12), source="flat"),
-    StudyRun(name="last", experiment=experiment(20), source="flat"),
+    StudyRun(name="lost", experiment=experiment(8), source="gone", data="/nowhere"),
+    StudyRun(name="dies", experiment=experiment(8), source="flat"),
+    StudyRun(name="last", experiment=experiment(8), source="flat"),
 )"""
 
 
@@ -96,9 +96,7 @@ def descendants(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["all", "itself"])
-def test_killed_three_times_it_ends_with_the_same_table(whom, datasets, tmp_path):
-    """`itself` leaves its children to the kernel, `all` is what a machine that dies does."""
+def test_killed_three_times_it_ends_with_the_same_table(datasets, tmp_path):
     path = make_study(
         tmp_path, sources=("flat", "skewed"), losses='(LossOn(source="skewed", windows=8),)'
     )
@@ -107,23 +105,23 @@ def test_killed_three_times_it_ends_with_the_same_table(whom, datasets, tmp_path
     assert study(datasets, *words, "--out", str(tmp_path / "calm"))[0] == 0
     whole = time.monotonic() - began
 
-    draw = random.Random(f"{whom} {time.time_ns()}")
-    kills = 0
-    while kills < 3:
+    draw = random.Random(time.time_ns())
+    # The command alone leaves its children to the kernel; a machine that dies takes all.
+    kinds = draw.sample(["alone", "all", draw.choice(["alone", "all"])], 3)
+    for kind in kinds:
         running = start(datasets, *words, "--out", str(tmp_path / "killed"))
         moment = draw.uniform(0.05, 0.3) * whole
         try:
             running.communicate(timeout=moment)
-            pytest.fail(f"ended before it was killed for the {kills + 1}th time, {moment:.1f} s")
+            pytest.fail(f"ended before it was killed ({kind}), {moment:.1f} of {whole:.1f} s")
         except subprocess.TimeoutExpired:
-            victims = [running.pid, *(descendants(running.pid) if whom == "all" else [])]
+            victims = [running.pid, *(descendants(running.pid) if kind == "all" else [])]
         for pid in victims:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         running.communicate()
-        kills += 1
         print(f"killed {len(victims)} processes after {moment:.1f} of {whole:.1f} s")
     code, out, err = study(datasets, *words, "--out", str(tmp_path / "killed"))
     assert code == 0, err

@@ -13,7 +13,7 @@ from nt_jax.errors import InputError
 from nt_jax.report.plots import styled, svg
 from nt_jax.studies import figures
 from nt_jax.studies.intervals import Bootstrap, bootstrap, predict
-from nt_jax.studies.isoflop import Level, growth, levels, minima, optimum
+from nt_jax.studies.isoflop import Level, groups, growth, level_of, minima, optimum
 from nt_jax.studies.laws import Law, fit_law
 from nt_jax.studies.points import Run, column
 
@@ -122,7 +122,7 @@ def test_isoflop_minima_are_drawn_where_runs_surround_them() -> None:
             )
     n = optimum(LAW, 1e21).parameters * np.geomspace(3, 20, 5)
     outside = Level(1e21, n, LAW.loss(n, 1e21 / 6 / n))
-    found = minima([*levels(made), outside], 0, 50)
+    found = minima([*map(level_of, groups(made)), outside], 0, 50)
     figure = figures.isoflop_figure(found)
     assert "1e18 FLOPs" in legend(figure)
     assert "1e21 FLOPs, no minimum inside" in legend(figure)

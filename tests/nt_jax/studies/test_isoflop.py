@@ -12,8 +12,9 @@ from nt_jax.studies.intervals import bootstrap
 from nt_jax.studies.isoflop import (
     Level,
     cost_of,
+    groups,
     growth,
-    levels,
+    level_of,
     minima,
     optimal_parameters,
     optimum,
@@ -26,6 +27,10 @@ from nt_jax.throughput import train_flops_per_sequence
 CHINCHILLA = Law(1.8172, 482.01, 0.3478, 2085.43, 0.3658)
 DNA = Law(5.6, 12.0, 0.25, 60.0, 0.22)
 BUDGETS = (1e18, 1e19, 1e20, 1e21)
+
+
+def levels(runs: list[Run], **more: float) -> list[Level]:
+    return [level_of(group) for group in groups(runs, **more)]
 
 
 def runs(law: Law, noise: float = 0.0, seed: int = 0, ratios: tuple[float, ...] = ()) -> list[Run]:
