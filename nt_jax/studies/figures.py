@@ -286,20 +286,31 @@ def _losses(
             label=label if number % every == 0 else None,
         )  # fmt: skip
     colours = {f"law, {tokens_text(value)} {group}": colour for value, _, (colour, _) in groups}
-    for curve in curves:
+    inks = [colours.get(curve.label, GREY) for curve in curves]
+    for curve, ink in zip(curves, inks, strict=True):
         known = curve.label in colours
-        ink: tuple[float, ...] | str = colours.get(curve.label, GREY)
         axes.plot(
             curve.x, curve.value, color=ink, linewidth=1.4, linestyle="-" if known else "--",
             label=None if known else curve.label.replace("tokens", seen),
         )  # fmt: skip
-        axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.18, linewidth=0)
     _draw_held_out(axes, held_out)
+    _draw_bands(axes, curves, inks)
     _log_x(axes, variable, seen)
     _loss_y(axes, unit)
     if any(curve.label in colours for curve in curves):
         axes.plot([], [], color=GREY, linewidth=1.4, label="law, 95 % band")
     return _with_legend(figure, axes)
+
+
+def _draw_bands(
+    axes: Axes, curves: Sequence[Curve], inks: Sequence[tuple[float, ...] | str]
+) -> None:
+    """Where they are far wider than all that is drawn by now, the frame cuts them."""
+    low, high = axes.get_ylim()
+    for curve, ink in zip(curves, inks, strict=True):
+        axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.18, linewidth=0)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, 2 * low - high), min(top, 2 * high - low))
 
 
 def _draw_held_out(axes: Axes, held_out: Sequence[HeldOut]) -> None:

@@ -99,6 +99,20 @@ def test_loss_against_flops_shows_the_frontier(runs: list[Run], sample: Bootstra
     assert (column(runs, "loss") > 0.99 * possible).all()
 
 
+def test_a_band_that_says_nothing_does_not_flatten_the_runs(
+    runs: list[Run], sample: Bootstrap[Law]
+) -> None:
+    curve = figures.frontier(sample, (1e16, 1e20))
+    plain = only(figures.flops_figure(runs, [curve])).get_ylim()
+    narrow = curve._replace(low=curve.value, high=curve.value)
+    low, high = only(figures.flops_figure(runs, [narrow])).get_ylim()
+    assert low - (high - low) <= plain[0] <= low
+    wide = curve._replace(low=curve.value / 10, high=curve.value * 10)
+    assert only(figures.flops_figure(runs, [wide])).get_ylim() == pytest.approx(
+        (2 * low - high, 2 * high - low)
+    )
+
+
 def test_losses_that_differ_by_more_than_twice_are_on_a_log_scale(runs: list[Run]) -> None:
     assert only(figures.flops_figure(runs)).get_yscale() == "linear"
     far = [dataclasses.replace(run, loss=run.loss**12) for run in runs]
