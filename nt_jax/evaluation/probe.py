@@ -22,14 +22,8 @@ from nt_jax.evaluation.figure import save_figure
 from nt_jax.evaluation.leakage import known_overlap
 from nt_jax.evaluation.loading import LoadedModel, load
 from nt_jax.evaluation.results import write_rows
-from nt_jax.evaluation.summary import (
-    RESULTS,
-    data_lines,
-    overview,
-    read_results,
-    tidy,
-    to_markdown,
-)
+from nt_jax.evaluation.stored import RESULTS, read_results
+from nt_jax.evaluation.summary import data_lines, overview, tidy, to_markdown
 from nt_jax.evaluation.tasks import Fold, Task, make_folds, subsample
 from nt_jax.evaluation.tasks.find import find_task
 from nt_jax.files import owning, write_atomically

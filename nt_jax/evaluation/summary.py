@@ -1,35 +1,14 @@
-"""Probe results, read back from disk, and as text: one line a task, or the full tables."""
+"""Probe results as text: one line a task, or the full tables."""
 
-import json
-import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from nt_jax.errors import InputError
 from nt_jax.evaluation.leakage import overlap_line
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.results import ALL_FOLDS, NO_LAYER, Row, difference_name
+from nt_jax.evaluation.stored import Result
 from nt_jax.evaluation.table import aligned
 from nt_jax.evaluation.tasks.task import Audit
-
-RESULTS = "probe.json"
-Result = dict[str, Any]
-
-
-def read_results(path: pathlib.Path) -> list[Result]:
-    """Entries of a probe.json, none if there is no file; InputError when it is damaged."""
-    if not path.exists():
-        return []
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it to probe again") from error
-    if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
-        raise InputError(f"{path}: not a list of probe results; delete it to probe again")
-    if not all("kind" in entry for entry in stored):
-        raise InputError(f"{path}: of an older version; delete it to probe again")
-    return stored
 
 
 def format_score(score: dict[str, float | None], sign: str = "") -> str:

@@ -9,13 +9,11 @@ import jax
 import numpy as np
 
 from nt_jax.config import to_json
-from nt_jax.evaluation.metrics import SCORERS
-from nt_jax.evaluation.summary import checked, format_score, latest, metric_name, title
 from nt_jax.files import write_atomically
 from nt_jax.metrics import FILE as METRICS
 from nt_jax.model.factory import build_model
-from nt_jax.report import plots, probe_plots
-from nt_jax.report.elements import document, facts, figure, number, section, stacked, table
+from nt_jax.report import plots
+from nt_jax.report.elements import document, facts, figure, number, section, table
 from nt_jax.report.plots import tokens_text
 from nt_jax.report.record import Run, column, read_run
 from nt_jax.report.time_spent import time_spent
@@ -226,53 +224,10 @@ def _probes(run: Run) -> str:
             f"{html.escape(str(run.folder))} --task PATH --out "
             f"{html.escape(str(run.folder / 'probe'))}</code></p>"
         )
-    shown = latest(run.probes)
-    controls = [family["name"] for family in shown[0]["families"][1:]]
-    header = ["task", "metric", "step", "scored", "trained", *controls]
-    header += [f"trained minus {name}" for name in controls]
-    rows = []
-    for result in shown:
-        metric = SCORERS[result["kind"]].names[0]
-        families = [stacked(format_score(f["chosen"][metric])) for f in result["families"]]
-        differences = [stacked(format_score(d[metric], "+")) for d in result["differences"]]
-        rows.append(
-            [
-                html.escape(title(result)),
-                metric_name(metric),
-                f"{result['step']:,}",
-                f"{result['scored']:,}",
-                *families,
-                *differences,
-            ]
-        )
-    body = table(header, rows) + (
-        '<p class="soft">Score [95 % bootstrap interval over the scored sequences]. The layer is '
-        "chosen by cross-validation within the training sequences; differences are paired.</p>"
-    )
-    body += facts([(title(result), checked(result)) for result in shown])
-    figures = figure(
-        probe_plots.bars(run.probes),
-        " ".join(
-            ["Chosen layer beside its controls, newest step.", *probe_plots.anchor_notes(shown)]
-        ),
-        width="page",
-    )
-    figures += figure(
-        probe_plots.layers_plot(run.probes),
-        "Score by layer, newest step.",
-        width="page" if len(rows) > 1 else "half",
-    )
-    if len(rows) > 1:
-        figures += figure(
-            probe_plots.heat_map(run.probes),
-            "Layers and tasks, newest step; the layer chosen in training is bold.",
-            width="page",
-        )
-    if len({result["tokens"] for result in run.probes}) > 1:
-        figures += figure(
-            probe_plots.tokens_plot(run.probes), "Chosen layer against tokens.", width="page"
-        )
-    return f'{body}<div class="plots">{figures}</div>'
+    # scikit-learn and scipy, which take longer to import than the rest of the page to draw.
+    from nt_jax.report.probes import tables_and_plots
+
+    return tables_and_plots(run.probes)
 
 
 def _data(run: Run) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from nt_jax.config import Experiment
 from nt_jax.errors import InputError
-from nt_jax.evaluation.summary import RESULTS, read_results
+from nt_jax.evaluation.stored import RESULTS, read_results
 from nt_jax.ledger import Life, read_lives, totals
 from nt_jax.metrics import read_metrics
 from nt_jax.workdir import DATACARD, DONE, read_config

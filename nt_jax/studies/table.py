@@ -15,7 +15,7 @@ from nt_jax.config import MaskingConfig
 from nt_jax.errors import InputError
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.results import difference_name
-from nt_jax.evaluation.summary import read_results
+from nt_jax.evaluation.stored import read_results
 from nt_jax.files import write_atomically
 from nt_jax.ledger import read_lives, totals
 from nt_jax.metrics import read_metrics

@@ -23,9 +23,6 @@ data.locate = noted
 sys.exit(cli.main(sys.argv[1:]))
 """
 
-# Several processes of fake devices compile side by side: a third less time.
-_QUICK = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 def free_port() -> int:
     """A port of this machine that nobody listens at."""
@@ -60,7 +57,6 @@ class Processes:
             }
             # glibc's huge pages need a new process image, which a spy would not survive.
             env = {**environment(devices), "SPY": str(self._spies[i]), "GLIBC_TUNABLES": ""}
-            env["XLA_FLAGS"] += _QUICK
             env |= places if count > 1 else {}
             words = command(*arguments, *(own or {}).get(i, ()))[3:]
             with self._outputs[i].open("w") as output:

@@ -157,6 +157,11 @@ def test_a_run_on_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, small_
     json.loads((small_disk / "run" / "goodput.jsonl").read_text().splitlines()[-1])
 
 
-def test_training_does_not_wait_for_the_import_of_torch():
-    program = "import sys, nt_jax.train; assert 'torch' not in sys.modules; import torch.nn"
+def test_training_does_not_wait_for_imports_that_it_has_no_use_for():
+    """Torch and scikit-learn are there, and take longer than all the rest."""
+    program = (
+        "import sys, nt_jax.train, nt_jax.report.page; "
+        "assert not {'torch', 'sklearn', 'scipy.stats'} & set(sys.modules); "
+        "import torch.nn, sklearn.metrics"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -15,7 +15,7 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import follow as room
 from nt_jax.evaluation import search
 from nt_jax.evaluation.follow import follow
-from nt_jax.evaluation.summary import RESULTS, read_results
+from nt_jax.evaluation.stored import RESULTS, read_results
 from nt_jax.files import owning
 from tests.nt_jax.runs import command, environment, make_dataset, make_experiment, run
 

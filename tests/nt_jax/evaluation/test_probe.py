@@ -14,7 +14,7 @@ from nt_jax.evaluation.loading import LoadedModel, random_like
 from nt_jax.evaluation.probe import default_layers, probe_model
 from nt_jax.evaluation.results import read_rows
 from nt_jax.evaluation.search import Fit
-from nt_jax.evaluation.summary import read_results
+from nt_jax.evaluation.stored import read_results
 from nt_jax.evaluation.tasks import Audit, Split, Task
 from nt_jax.evaluation.tasks.task import Within
 
