@@ -4,7 +4,8 @@ BIN := .venv/bin
 DEMO := demo
 # Tests run side by side; on a larger machine: make test JOBS=8
 JOBS := 2
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 40 --durations-min 5
+# The threads of BLAS and OpenMP would wait for each other, and for the other tests.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 40 --durations-min 5
 
 # What runs the benchmarks on a GPU: a Python with jax[cuda], and torch and transformers for the
 # peers. Nothing is installed there; BENCH_GPU holds options of train_step.py, such as cases.

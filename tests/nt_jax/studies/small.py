@@ -21,7 +21,7 @@ from nt_jax.config import *
 from nt_jax.studies.grid import *
 
 
-def experiment(width):
+def experiment(width, seed=0):
     return Experiment(
         name="tiny",
         model=ModelConfig(
@@ -30,7 +30,9 @@ def experiment(width):
         tokenizer=TokenizerConfig(k=3),
         data=DataConfig(sequence_length=33),
         optim=OptimConfig(schedule="cosine", peak_lr=3e-3),
-        train=TrainConfig(global_batch=8, log_every=2, eval_every=10, eval_windows=16),
+        train=TrainConfig(
+            seed=seed, global_batch=8, log_every=2, eval_every=10, eval_windows=16
+        ),
         checkpoint=CheckpointConfig(every=5, keep=2),
     )
 

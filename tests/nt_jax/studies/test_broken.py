@@ -23,9 +23,9 @@ from tests.nt_jax.studies.small import (
 
 
 FAILING = """ + (
-    StudyRun(name="lost", experiment=experiment(8), source="gone", data="/nowhere"),
-    StudyRun(name="dies", experiment=experiment(8), source="flat"),
-    StudyRun(name="last", experiment=experiment(8), source="flat"),
+    StudyRun(name="lost", experiment=experiment(8, 1), source="gone", data="/nowhere"),
+    StudyRun(name="dies", experiment=experiment(8, 2), source="flat"),
+    StudyRun(name="last", experiment=experiment(8, 3), source="flat"),
 )"""
 
 
