@@ -180,6 +180,13 @@ def test_another_declaration_is_refused_and_an_added_run_waits(finished, dataset
     assert "pretrain out/experiments/w8-skewed-31.68K-s1.json --workdir out/runs/" in commands[0]
 
 
+def test_a_config_that_a_study_wrote_is_the_text_of_its_experiment(finished):
+    path, root, _ = finished
+    run = find_study(str(path)).runs[0]
+    stored = json.loads((root / "experiments" / f"{run.name}.json").read_text())
+    assert from_dict(type(run.experiment), stored) == run.experiment
+
+
 # --- Bad input --------------------------------------------------------------------------------
 
 
@@ -324,10 +331,3 @@ def test_a_real_probe_stands_in_the_table(datasets, tmp_path):
     assert f"{name}_minus_random_init" in row
     assert other[name] == ""
     assert find_study(str(path)).runs[0].probes[0].layers == (1, 2)
-
-
-def test_a_config_that_a_study_wrote_is_the_text_of_its_experiment(finished):
-    path, root, _ = finished
-    run = find_study(str(path)).runs[0]
-    stored = json.loads((root / "experiments" / f"{run.name}.json").read_text())
-    assert from_dict(type(run.experiment), stored) == run.experiment
