@@ -19,7 +19,7 @@ from nt_jax.config import ConfigError, Experiment
 from nt_jax.layout import by_windows, layout, over_windows
 from nt_jax.model.factory import build_model
 from nt_jax.model.flash import attention_for
-from nt_jax.model.layers import recomputed, saved
+from nt_jax.model.layers import flattened, recomputed, saved
 from nt_jax.step import EvalRows, TrainState, init_state, make_eval_step, make_train_step
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -75,10 +75,13 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
     platform = mesh.devices.flat[0].platform
     attend = attention_for(platform, experiment.model)
     on_cpu = platform == "cpu"
+    places = layout(mesh, experiment.model, attend)
+    if on_cpu and mesh.shape["sequence"] * mesh.shape["tensor"] == 1:
+        places = places._replace(intercept=flattened(places.intercept))
     model = build_model(
         experiment.model,
         tokenizer,
-        **layout(mesh, experiment.model, attend)._asdict(),
+        **places._asdict(),
         # A loop stacks what the backward pass reads: copies that a CPU has no time to hide.
         unroll=experiment.model.num_layers if on_cpu else 1,
         light=recomputed if on_cpu else saved,

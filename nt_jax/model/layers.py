@@ -104,6 +104,26 @@ def _wide_product_backward(dtype: DTypeLike, saved: Any, grad: Array) -> tuple[A
 wide_product.defvjp(_wide_product_forward, _wide_product_backward)
 
 
+def flattened(intercept: Callable[..., Any]) -> Callable[..., Any]:
+    """An interceptor (`haiku.intercept_methods`) whose projections see all tokens on one axis.
+
+    For CPUs: the gradient of weights sums over tokens. Over two axes, [B, T], XLA's CPU backend
+    first copies what it multiplies, transposed, element by element, with the gradients of
+    activations inside, which takes longer than the product. Tokens must lie on one device.
+    """
+
+    def around(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        linear = isinstance(context.module, Linear) and context.method_name == "__call__"
+        if not linear or args[0].ndim < 3:
+            return intercept(call, args, kwargs, context)
+        x, *others = args
+        rows = x.reshape(-1, x.shape[-1])
+        y = intercept(call, (rows, *others), kwargs, context)
+        return y.reshape(*x.shape[:-1], *y.shape[1:])
+
+    return around
+
+
 class LayerNorm(hk.Module):
     """LayerNorm of the last axis, computed in float32, returned in the dtype of the input."""
 

@@ -18,7 +18,7 @@ from nt_jax.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from nt_jax.program import build
+from nt_jax.program import abstract_tokens, build
 from nt_jax.tokenizers import KmerTokenizer
 
 TOKENIZER = KmerTokenizer(k=3, vocabulary="v2")
@@ -101,6 +101,18 @@ def test_a_model_without_gates_and_with_recomputation_is_sharded_the_same(single
     assert abs(expected - single[0]).max() > 1e-3
     curve, _ = run(MeshConfig(data=1, fsdp=2, tensor=2), 4, experiment)
     np.testing.assert_allclose(curve, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "devices", "sums_over_both"),
+    [(MeshConfig(), 1, False), (MeshConfig(data=2), 2, False), (MeshConfig(sequence=2), 2, True)],
+)
+def test_cpus_sum_gradients_of_weights_over_one_axis_of_tokens(mesh, devices, sums_over_both):
+    """But for windows that are split over devices: there one axis of tokens would be gathered."""
+    experiment = dataclasses.replace(EXPERIMENT, mesh=mesh)
+    program = build(experiment, jax.devices()[:devices])
+    text = program.train_step.lower(program.abstract, abstract_tokens(program, experiment))
+    assert ("contracting_dims = [0, 1] x [0, 1]" in text.as_text()) == sums_over_both
 
 
 def test_validation_gives_the_same_rows_on_every_mesh():

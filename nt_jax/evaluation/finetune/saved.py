@@ -38,6 +38,7 @@ from nt_jax.evaluation.tasks import Kind
 from nt_jax.files import write_atomically
 from nt_jax.model.factory import Params, build_model
 from nt_jax.model.flash import attention_here
+from nt_jax.model.layers import flattened, recomputed, saved
 
 ADAPTER, DESCRIPTION, MODEL = "adapter.safetensors", "adapter.json", "model"
 FORMAT, VERSION = "nt-jax/adapter", 1
@@ -68,11 +69,13 @@ class FineTuned:
 def open_encoder(params: Params, experiment: Experiment, settings: Settings, mesh: Mesh) -> Encoder:
     """Joins parameters with the functions of a method."""
     method = find_method(settings.method, settings.rank)
+    one_cpu = jax.default_backend() == "cpu" and mesh.size == 1
     model = build_model(
         experiment.model,
         experiment.tokenizer.make(),
         attention_here(experiment.model),
-        intercept=method.intercept,
+        intercept=flattened(method.intercept) if one_cpu else method.intercept,
+        light=recomputed if one_cpu else saved,
     )
     return Encoder(
         experiment=experiment,

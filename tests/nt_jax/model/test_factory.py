@@ -229,6 +229,34 @@ def test_what_is_recomputed_is_neither_kept_nor_a_product(tokenizer):
         np.testing.assert_allclose(left, right, atol=1e-6 * max(1.0, np.abs(left).max()))
 
 
+def test_tokens_on_one_axis_change_neither_losses_nor_gradients(config, tokenizer, tokens, params):
+    flat = layers.flattened(factory.unchanged)
+
+    def program(**options):
+        model = factory.build_model(config, tokenizer, **options)
+
+        def loss(params):
+            return jnp.mean(jnp.square(model.head(params, model.encode(params, tokens))))
+
+        return jax.jit(jax.value_and_grad(loss)).lower(params)
+
+    usual, flattened = program(), program(intercept=flat)
+    # A gradient of weights sums over windows and tokens; no product of the second does over both.
+    both = "contracting_dims = [0, 1] x [0, 1]"
+    assert both in usual.as_text()
+    assert both not in flattened.as_text()
+    loss, gradients = usual.compile()(params)
+    same_loss, same = flattened.compile()(params)
+    np.testing.assert_allclose(loss, same_loss, rtol=1e-6)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(
+            one, other, atol=1e-6 * max(1.0, np.abs(one).max())
+        ),
+        gradients,
+        same,
+    )
+
+
 def test_key_size_may_differ_from_width_over_heads(tokenizer, tokens):
     config = dataclasses.replace(V2, num_heads=3, key_size=6)
     model = factory.build_model(config, tokenizer)
