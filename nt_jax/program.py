@@ -63,10 +63,14 @@ class Program:
         return NamedSharding(self.mesh, sharding.BATCH)
 
 
-def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Program:
+def build(
+    experiment: Experiment, devices: list[jax.Device] | None = None, unroll: int | None = None
+) -> Program:
     """The program of an experiment on these devices (default: all there are).
 
-    Raises ConfigError for what cannot be run on them.
+    `unroll` layers are compiled at a time: by default one on TPUs, all of them elsewhere. A loop
+    stacks what the backward pass reads and cuts it out again, copies that libtpu hides and a CPU
+    or GPU has no time for. Raises ConfigError for what cannot be run on these devices.
     """
     _check(experiment)
     tokenizer = experiment.tokenizer.make()
@@ -74,17 +78,16 @@ def build(experiment: Experiment, devices: list[jax.Device] | None = None) -> Pr
     sharding.check_batch(experiment.train.global_batch, experiment.train.accumulate, mesh)
     platform = mesh.devices.flat[0].platform
     attend = attention_for(platform, experiment.model)
-    on_cpu = platform == "cpu"
+    on_tpu = platform == "tpu"
     places = layout(mesh, experiment.model, attend)
-    if on_cpu and mesh.shape["sequence"] * mesh.shape["tensor"] == 1:
+    if platform == "cpu" and mesh.shape["sequence"] * mesh.shape["tensor"] == 1:
         places = places._replace(intercept=flattened(places.intercept))
     model = build_model(
         experiment.model,
         tokenizer,
         **places._asdict(),
-        # A loop stacks what the backward pass reads: copies that a CPU has no time to hide.
-        unroll=experiment.model.num_layers if on_cpu else 1,
-        light=recomputed if on_cpu else saved,
+        unroll=unroll or (1 if on_tpu else experiment.model.num_layers),
+        light=saved if on_tpu else recomputed,
     )
     steps = experiment.train.steps
     schedule = optim.learning_rate(experiment.optim, steps)

@@ -54,12 +54,14 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     # Explicit axes (the new default) break hk.Embed.
     kinds = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", None) for device in devices})
+    # An axis may be part of a dimension of the torus: 32 of 8 x 8 chips.
+    split = {"allow_split_physical_axes": True}
     if slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, kinds, devices=devices)
+        return Mesh(mesh_utils.create_device_mesh(sizes, devices, **split), AXES, axis_types=kinds)
     if sizes[0] != slices:
         raise ConfigError(f"mesh.slices={sizes[0]}: these devices are {slices} slices")
     between = (slices, *[1] * len(sizes[1:]))
-    grid = mesh_utils.create_hybrid_device_mesh((1, *sizes[1:]), between, devices)
+    grid = mesh_utils.create_hybrid_device_mesh((1, *sizes[1:]), between, devices, **split)
     return Mesh(grid, AXES, axis_types=kinds)
 
 

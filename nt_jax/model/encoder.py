@@ -145,7 +145,9 @@ def encode(
         return x, maps
 
     if config.remat != "none" and not hk.running_init():
-        block = hk.remat(block, policy=_REMAT_POLICIES[config.remat], prevent_cse=False)
+        # Without a loop around it the compiler would see what is computed twice, and keep it.
+        rematerialise = functools.partial(hk.remat, policy=_REMAT_POLICIES[config.remat])
+        block = rematerialise(block, prevent_cse=unroll > 1)
 
     # Only what is asked for is stored: each layer writes to its row of a buffer, and a layer that
     # nobody asked for writes to a row that does not exist.

@@ -29,11 +29,11 @@ def saved(function: Callable[..., Array]) -> Callable[..., Array]:
 def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
     """The backward pass computes the function again from its inputs.
 
-    For CPUs, where to keep what it needs takes memory and twice the time of an activation. XLA
-    does it by itself elsewhere, and libtpu needs many times as long to compile a program that
+    For CPUs and GPUs, where to keep what it needs takes memory and more time than to compute it.
+    XLA does it by itself on TPUs, and libtpu needs many times as long to compile a program that
     says so and does not fit.
     """
-    return jax.checkpoint(function, prevent_cse=False)
+    return jax.checkpoint(function)
 
 
 class Linear(hk.Module):

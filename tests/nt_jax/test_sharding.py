@@ -1,6 +1,8 @@
 """Sharding changes speed, not results: loss, gradients and masks on eight fake devices."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from nt_jax.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from nt_jax.plan import compiler
 from nt_jax.program import abstract_tokens, build
 from nt_jax.tokenizers import KmerTokenizer
 
@@ -151,6 +154,27 @@ def test_bfloat16_compute_keeps_parameters_moments_and_updates_float32():
 def test_the_data_axis_takes_the_devices_that_are_left():
     mesh = sharding.make_mesh(MeshConfig(data=-1, tensor=2))
     assert dict(mesh.shape) == {"slices": 1, "data": 4, "fsdp": 1, "sequence": 1, "tensor": 2}
+
+
+LINES = """
+from jax.experimental import topologies
+from nt_jax import sharding
+from nt_jax.config import MeshConfig
+
+chips = topologies.get_topology_desc(platform="tpu", topology_name="v6e:8x8").devices
+mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=32), list(chips))
+for half in mesh.devices.reshape(2, 32):
+    print(*sorted(len({chip.coords[axis] for chip in half}) for axis in (0, 1)))
+"""
+
+
+def test_an_axis_may_be_part_of_a_dimension_of_the_torus():
+    """32 of 8 x 8 chips: two halves of 4 x 8."""
+    done = subprocess.run(
+        [sys.executable, "-c", LINES],
+        env=compiler.tpu_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["4", "8"] * 2, done.stderr
 
 
 def test_wrong_meshes_and_batches_are_refused():

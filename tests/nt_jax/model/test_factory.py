@@ -219,6 +219,17 @@ def test_rematerialisation_changes_memory_not_gradients(tokenizer, policy):
         np.testing.assert_allclose(left, right, atol=1e-5 * max(1.0, np.abs(left).max()))
 
 
+@pytest.mark.parametrize(("unroll", "guarded"), [(1, "False"), (V1.num_layers, "True")])
+def test_what_is_recomputed_is_guarded_where_the_compiler_would_join_it(tokenizer, unroll, guarded):
+    """XLA's GPU compiler undoes the rematerialisation of unrolled layers that are not guarded."""
+    config = dataclasses.replace(V1, remat="full")
+    model = factory.build_model(config, tokenizer, unroll=unroll)
+    tokens = batch(tokenizer, (12, 9))
+    gradient = jax.grad(lambda params: jnp.sum(jnp.square(model.encode(params, tokens))))
+    program = str(jax.make_jaxpr(gradient)(parameters(V1, tokenizer)))
+    assert set(re.findall(r"prevent_cse=(\w+)", program)) == {guarded}
+
+
 def test_what_is_recomputed_is_neither_kept_nor_a_product(tokenizer):
     loss, gradients, program, kept = loss_and_gradients("none", tokenizer)
     same_loss, same, lighter, fewer = loss_and_gradients("none", tokenizer, layers.recomputed)
