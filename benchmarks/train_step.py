@@ -81,7 +81,12 @@ ON_CPU = (
 )
 # Sums of the GPU's kernels in a fixed order: what the same bits in every run cost there.
 SAME_BITS = {"XLA_FLAGS": "--xla_gpu_exclude_nondeterministic_ops=true"}
-ON_GPU = (OURS, COMPILED, PLAIN, Entry("nt-jax, same bits", "ours", environment=SAME_BITS))
+ON_GPU = (OURS, COMPILED, PLAIN)
+VARIANTS = (
+    Entry("nt-jax, loop", "ours", {"unroll": 1}),
+    Entry("nt-jax, same bits", "ours", environment=SAME_BITS),
+)
+"""Of ours on a GPU, where the case asks for them: layers in a loop, and sums in a fixed order."""
 
 
 class Runner:
@@ -323,7 +328,8 @@ def main() -> None:
             if clock.left <= (10 if options.small else 60 if options.gpu else 30):
                 print(f"{case.name}: no time left", file=sys.stderr)
                 continue
-            found = run_case(case, entries, products, clock, options)
+            also = [entry for entry in VARIANTS if options.gpu and case.variants]
+            found = run_case(case, [*entries, *also], products, clock, options)
             bad |= any(row.get("agrees") is False for row in found["rows"])
             if any("step_seconds" in row for row in found["rows"]):
                 result = save(found, path, [case.name for case in cases])

@@ -57,11 +57,11 @@ class _Contestant:
 class Train(_Contestant):
     """`nt_jax.program.build(experiment)` and its train step, fed as in nt_jax/train.py."""
 
-    def __init__(self, folder: str, parts: int = 1):
+    def __init__(self, folder: str, parts: int = 1, unroll: int | None = None):
         super().__init__(folder)
         train = dataclasses.replace(self.experiment.train, accumulate=parts)
         self.experiment = dataclasses.replace(self.experiment, train=train)
-        self.program = program.build(self.experiment)
+        self.program = program.build(self.experiment, unroll=unroll)
         self.tokens = np.load(self.folder / "tokens.npy")
         self.place = Rows(self.program.batch_sharding, self.tokens.shape[1]).place
         self.steps = 0
