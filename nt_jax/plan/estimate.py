@@ -69,7 +69,8 @@ def memory(experiment: Experiment, mesh: dict[str, int], platform: str) -> Memor
     )
     scores = _scores(experiment, tensor, wide, platform)
     kernel = _kernel_columns(model, tensor, platform)
-    layers = tokens * model.num_layers * _kept(model, tensor, wide, scores, kernel)
+    kept = _kept(model, tensor, wide, scores, kernel, platform)
+    layers = tokens * model.num_layers * kept
     vocabulary = experiment.tokenizer.make().vocab_size
     selected = rows * budget(experiment.data.sequence_length, experiment.masking.ratio)
     head = selected * (3 * 4 * vocabulary + 8 * model.embed_dim)
@@ -114,14 +115,20 @@ def _kernel_columns(model: ModelConfig, tensor: int, platform: str) -> float:
     return model.num_heads * model.head_size / tensor if kept else 0.0
 
 
-def _kept(model: ModelConfig, tensor: int, wide: int, scores: float, kernel: float) -> float:
+def _kept(
+    model: ModelConfig, tensor: int, wide: int, scores: float, kernel: float, platform: str
+) -> float:
     """Bytes a token that a layer keeps for the backward pass."""
     heads = model.num_heads * model.head_size / tensor
     if model.remat == "full":
         return float(wide * model.embed_dim)
     if model.remat == "dots":
         return wide * (3 * model.embed_dim + 3 * heads + kernel + _columns(model) / tensor)
-    return _inside(model, tensor, wide) + scores
+    if platform == "tpu":
+        return _inside(model, tensor, wide) + scores
+    # Activations and LayerNorms are computed again: their inputs and outputs alone are kept.
+    columns = (_columns(model) + model.ffn_dim) / tensor
+    return wide * (3 * model.embed_dim + 4 * heads + columns) + scores
 
 
 def _state(experiment: Experiment, mesh: dict[str, int]) -> tuple[float, float]:

@@ -1,16 +1,20 @@
 """Memory and FLOPs by formula, against the real program."""
 
 import dataclasses
+import json
 import math
+import pathlib
 
 import jax
 import pytest
 
-from nt_jax import program
+from nt_jax import program, registry
 from nt_jax.config import ConfigError, DataConfig, Experiment, MeshConfig, ModelConfig, TrainConfig
 from nt_jax.plan import estimate, hlo, search, topology
 from nt_jax.plan.work import work
 
+RESULTS = pathlib.Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+COMPILED = json.loads((RESULTS / "gpu_step.json").read_text())
 TINY = Experiment(
     name="tiny",
     model=ModelConfig(num_layers=3, num_heads=4, embed_dim=64, ffn_dim=128, max_positions=128),
@@ -42,6 +46,22 @@ def test_flops_by_formula_are_those_of_the_compiled_program():
     executed = 8 * sum(one.times * one.flops for one in work(hlo.parse(text)))
     # The formula leaves out what is no matrix product of the model (gathers as products).
     assert executed == pytest.approx(estimate.flops_per_step(TINY), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in COMPILED if not row["looped"]],
+    ids=lambda row: "-".join(str(row[key]) for key in ("case", "remat", "attention")),
+)
+def test_memory_on_a_gpu_is_near_that_of_the_compiled_program(row):
+    """benchmarks/gpu_step.py compiled the same for one H200; the formula plans GPU meshes."""
+    experiment = registry.find_experiment(row["case"])
+    model = dataclasses.replace(experiment.model, remat=row["remat"], attention=row["attention"])
+    train = dataclasses.replace(experiment.train, global_batch=row["batch"], accumulate=1)
+    experiment = dataclasses.replace(experiment, model=model, train=train, mesh=MeshConfig())
+    sizes = estimate.mesh_sizes(experiment, topology.parse("h200-1"))
+    found = estimate.memory(experiment, sizes, "gpu").total
+    assert 0.9 < found / row["peak_bytes"] < 1.25
 
 
 def test_more_micro_batches_and_more_remat_keep_less():
