@@ -317,7 +317,6 @@ def main() -> None:
     clock = Clock(options.seconds or (340.0 if options.gpu else 3600.0))
     cases = small_cases() if options.small else gpu_cases() if options.gpu else cpu_cases()
     entries = [_with_compile(entry, options.compile) for entry in ON_GPU if options.gpu] or ON_CPU
-    entries = [entry for entry in entries if not options.only or entry.name in options.only]
     out = options.out or (ROOT / "build" / "benchmarks" if options.small else RESULTS)
     path = out / ("train_step_gpu.json" if options.gpu else "train_step.json")
     size, dtype = (512 if options.small else 8192, "bfloat16") if options.gpu else (2048, "float32")
@@ -328,8 +327,9 @@ def main() -> None:
             if clock.left <= (10 if options.small else 60 if options.gpu else 30):
                 print(f"{case.name}: no time left", file=sys.stderr)
                 continue
-            also = [entry for entry in VARIANTS if options.gpu and case.variants]
-            found = run_case(case, [*entries, *also], products, clock, options)
+            asked = [*entries, *(VARIANTS if options.gpu and case.variants else ())]
+            chosen = [entry for entry in asked if not options.only or entry.name in options.only]
+            found = run_case(case, chosen, products, clock, options)
             bad |= any(row.get("agrees") is False for row in found["rows"])
             if any("step_seconds" in row for row in found["rows"]):
                 result = save(found, path, [case.name for case in cases])
