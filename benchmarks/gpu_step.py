@@ -15,7 +15,6 @@ tokens x tokens.
 import argparse
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import sys
@@ -33,13 +32,14 @@ os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import programs  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from nt_jax import program, registry, throughput  # noqa: E402
 from nt_jax.config import Experiment, MeshConfig  # noqa: E402
 from nt_jax.files import write_atomically  # noqa: E402
 from nt_jax.plan import hlo, roofline, topology, work  # noqa: E402
-from nt_jax.plan.hlo import Module  # noqa: E402
+from nt_jax.plan.hlo import Instruction  # noqa: E402
 
 GIB = 2**30
 H200 = """
@@ -75,47 +75,25 @@ gpu_device_info {
 class Variant:
     """One program of a model."""
 
-    remat: str
+    remat: str | None = None
+    """None: that of the experiment."""
     looped: bool = False
     attention: str = "fastest"
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A published model and its batch."""
-
-    name: str
-    batch: int
-    shipped: str
-    """Rematerialisation of the experiment."""
-
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """From the program with a loop to the one that keeps everything."""
-        return (
-            Variant(self.shipped, looped=True),
-            Variant(self.shipped),
-            Variant("none"),
-            Variant(self.shipped, attention="dense"),
-        )
-
-
-CASES = (
-    Case("nt_v1_500m_human_ref", 32, "dots"),
-    Case("nt_v2_500m_multispecies", 16, "dots"),
-    Case("nt_v1_2b5_multispecies", 8, "full"),
-)
+VARIANTS = (Variant(looped=True), Variant(), Variant("none"), Variant(attention="dense"))
+BATCHES = {"nt_v1_500m_human_ref": 32, "nt_v2_500m_multispecies": 16, "nt_v1_2b5_multispecies": 8}
+"""Sequences a step of each case."""
 
 
 def main() -> None:
     """Compiles, reads, writes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
-    parser.add_argument("case", nargs="*", help="of: " + ", ".join(case.name for case in CASES))
+    parser.add_argument("case", nargs="*", help="of: " + ", ".join(BATCHES))
     options = parser.parse_args()
-    known = {case.name: case for case in CASES}
-    if wrong := [name for name in options.case if name not in known]:
-        parser.error(f"no case {wrong[0]!r}; known: {', '.join(known)}")
+    if wrong := [name for name in options.case if name not in BATCHES]:
+        parser.error(f"no case {wrong[0]!r}; known: {', '.join(BATCHES)}")
     jax.config.update("jax_threefry_partitionable", True)
     try:
         described = topologies.get_topology_desc(
@@ -126,17 +104,17 @@ def main() -> None:
             f"{sys.executable} has no CUDA plugin: pip install 'jax[cuda12]=={jax.__version__}'"
         )
     rows: list[dict[str, Any]] = []
-    for name in options.case or known:
-        for variant in known[name].variants:
-            rows.append(row(known[name], variant, list(described.devices)))
+    for name in options.case or BATCHES:
+        for variant in VARIANTS:
+            rows.append(row(name, variant, list(described.devices)))
             write_atomically(options.out / "gpu_step.json", json.dumps(rows, indent=1) + "\n")
             write_atomically(options.out / "gpu_step.md", page(rows))
             print(page(rows).splitlines()[-3], file=sys.stderr, flush=True)
 
 
-def row(case: Case, variant: Variant, devices: list[Any]) -> dict[str, Any]:
+def row(name: str, variant: Variant, devices: list[Any]) -> dict[str, Any]:
     """What one program holds."""
-    experiment = shaped(case, variant)
+    experiment = shaped(name, variant)
     built = program.build(experiment, devices, unroll=1 if variant.looped else None)
     start = time.process_time()
     tokens = program.abstract_tokens(built, experiment)
@@ -155,11 +133,13 @@ def row(case: Case, variant: Variant, devices: list[Any]) -> dict[str, Any]:
     products = [cost for cost in costs if cost.flops]
     inside = roofline.times(where, experiment.model.compute_dtype, products, [], {}).step
     return {
-        "case": case.name,
-        "batch": case.batch,
-        **dataclasses.asdict(variant),
-        **arrays(module, experiment),
-        "tokens": case.batch * experiment.data.sequence_length,
+        "case": name,
+        "batch": BATCHES[name],
+        "remat": experiment.model.remat,
+        "looped": variant.looped,
+        "attention": variant.attention,
+        **programs.arrays(module, experiment, kernel),
+        "tokens": BATCHES[name] * experiment.data.sequence_length,
         "peak_bytes": peak,
         "step_seconds": step.step,
         "product_seconds": inside,
@@ -169,37 +149,24 @@ def row(case: Case, variant: Variant, devices: list[Any]) -> dict[str, Any]:
     }
 
 
-def shaped(case: Case, variant: Variant) -> Experiment:
+def shaped(name: str, variant: Variant) -> Experiment:
     """The experiment on one device."""
-    experiment = registry.find_experiment(str(ROOT / "experiments" / f"{case.name}.py"))
-    return dataclasses.replace(
-        experiment,
-        model=dataclasses.replace(
-            experiment.model, remat=variant.remat, attention=variant.attention
-        ),
-        train=dataclasses.replace(experiment.train, global_batch=case.batch, accumulate=1),
-        mesh=MeshConfig(data=-1, fsdp=1),
+    experiment = registry.find_experiment(str(ROOT / "experiments" / f"{name}.py"))
+    model = dataclasses.replace(
+        experiment.model,
+        remat=variant.remat or experiment.model.remat,
+        attention=variant.attention,
     )
+    train = dataclasses.replace(experiment.train, global_batch=BATCHES[name], accumulate=1)
+    mesh = MeshConfig(data=-1, fsdp=1)
+    return dataclasses.replace(experiment, model=model, train=train, mesh=mesh)
 
 
-def arrays(module: Module, experiment: Experiment) -> dict[str, Any]:
-    """Kernels a step, matrices of tokens x tokens, and rows of logits."""
-    length, width = experiment.data.sequence_length, experiment.model.embed_dim
-    vocabulary = experiment.tokenizer.make().vocab_size
-    kernels: dict[str, int] = {}
-    scores: set[tuple[int, ...]] = set()
-    logits = 0
-    for item in hlo.executed(module):
-        if "__cudnn$fmha" in item.instruction.attributes:
-            kind = "backward" if "Backward" in item.instruction.attributes else "forward"
-            kernels[kind] = kernels.get(kind, 0) + item.times
-        for buffer in item.instruction.buffers:
-            if buffer.dims[-2:] == (length, length):
-                scores.add(buffer.dims)
-            *leading, last = buffer.dims or (0,)
-            if vocabulary <= last < vocabulary + 128 and leading[-1:] != [width]:
-                logits = max(logits, math.prod(leading))
-    return {"kernels": kernels, "score_arrays": sorted(map(list, scores)), "logit_rows": logits}
+def kernel(instruction: Instruction) -> str:
+    """The pass of cuDNN's attention that this is."""
+    if "__cudnn$fmha" not in instruction.attributes:
+        return ""
+    return "backward" if "Backward" in instruction.attributes else "forward"
 
 
 def page(rows: list[dict[str, Any]]) -> str:

@@ -19,11 +19,14 @@ from nt_jax import environment
 
 environment.quiet()
 
+import programs  # noqa: E402
+
 from nt_jax import registry  # noqa: E402
 from nt_jax.config import Experiment  # noqa: E402
 from nt_jax.files import write_atomically  # noqa: E402
 from nt_jax.overrides import apply_overrides  # noqa: E402
 from nt_jax.plan import compiler, estimate, hlo, prediction, topology  # noqa: E402
+from nt_jax.plan.hlo import Instruction  # noqa: E402
 
 EXPERIMENTS = ("nt_v1_500m_human_ref", "nt_v1_2b5_multispecies", "nt_v2_500m_multispecies")
 ATTENTION = ("dense", "fastest")
@@ -59,22 +62,6 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
     if not compiled.program:
         raise SystemExit(f"{experiment.name} with {attention} attention does not fit {name}")
     length = experiment.data.sequence_length
-    vocabulary = experiment.tokenizer.make().vocab_size
-    width = experiment.model.embed_dim
-    kernels: dict[str, int] = {}
-    scores: set[tuple[int, ...]] = set()
-    rows = 0
-    for item in hlo.executed(hlo.parse(compiled.program)):
-        one = item.instruction
-        if one.name.startswith("splash"):
-            kernel = one.name.partition("_segmented")[0]
-            kernels[kernel] = kernels.get(kernel, 0) + item.times
-        for buffer in one.buffers:
-            if buffer.dims[-2:] == (length, length):
-                scores.add(buffer.dims)
-            *leading, last = buffer.dims or (0,)
-            if vocabulary <= last < vocabulary + 128 and leading[-1:] != [width]:
-                rows = max(rows, math.prod(leading))
     windows = experiment.train.global_batch / math.prod(
         compiled.mesh[axis] for axis in ("slices", "data", "fsdp")
     )
@@ -85,9 +72,7 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
         "slice": name,
         "remat": experiment.model.remat,
         "windows_per_chip": windows,
-        "kernels": kernels,
-        "score_arrays": sorted(map(list, scores)),
-        "logit_rows": rows,
+        **programs.arrays(hlo.parse(compiled.program), experiment, kernel),
         "tokens_per_chip": windows * length,
         "peak_bytes": compiled.peak,
         "step_seconds": plan.step_seconds,
@@ -95,6 +80,12 @@ def row(experiment: Experiment, attention: str, name: str, cache: pathlib.Path) 
         "collectives": _exchanged(plan.collectives),
         "expected_collectives": _exchanged(expected),
     }
+
+
+def kernel(instruction: Instruction) -> str:
+    """The pass of the splash kernel that this is."""
+    splash = instruction.name.startswith("splash")
+    return instruction.name.partition("_segmented")[0] if splash else ""
 
 
 def _exchanged(found: list[Any]) -> dict[str, float]:
