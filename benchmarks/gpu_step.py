@@ -94,6 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     if wrong := [name for name in options.case if name not in BATCHES]:
         parser.error(f"no case {wrong[0]!r}; known: {', '.join(BATCHES)}")
+    options.out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_threefry_partitionable", True)
     try:
         described = topologies.get_topology_desc(
