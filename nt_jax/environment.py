@@ -17,7 +17,7 @@ def quiet() -> None:
     # A save that fails is reported once; each of its writers would say it again.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # libtpu on a machine without a TPU prints warnings and looks for one.
-    if importlib.util.find_spec("libtpu") and not _accelerated():
+    if importlib.util.find_spec("libtpu") and not accelerated():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
@@ -28,7 +28,7 @@ def huge_pages() -> None:
     costs up to a third of a small model's step (docs/performance.md). The setting is read only at
     the start of a process. `GLIBC_TUNABLES` in the environment, even empty, switches this off.
     """
-    if sys.platform != "linux" or _accelerated() or "GLIBC_TUNABLES" in os.environ:
+    if sys.platform != "linux" or accelerated() or "GLIBC_TUNABLES" in os.environ:
         return
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     sys.stdout.flush()
@@ -36,5 +36,6 @@ def huge_pages() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
+    """Whether this machine shows a TPU or an NVIDIA GPU."""
     return any(map(os.path.exists, _HARDWARE))

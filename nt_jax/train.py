@@ -24,7 +24,7 @@ from nt_jax.metrics import MetricsWriter, ProgressBar, outputs
 from nt_jax.program import Program, build
 from nt_jax.rollback import DivergedError, roll_back
 from nt_jax.rows import Rows, ahead
-from nt_jax.runtime import StopSignal
+from nt_jax.runtime import StopSignal, release_memory
 from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
 from nt_jax.watchdog import Watchdog
@@ -142,10 +142,12 @@ def _train(
     try:
         with bar:
             _announce(bar, program, experiment.name, start)
-            step = start
+            step, moved = start, True
             for tokens in ledger.feeding(ahead(map(rows.place, batches))):
                 state, metrics = program.train_step(state, tokens)
                 ledger.dispatched(metrics["loss"])
+                if moved:  # by what ran before; a save holds on to the former state
+                    release_memory()
                 step += 1
                 log.push(step, metrics, bar)
                 at_end, stopped = step == steps, stop_step.reached(step)
@@ -163,7 +165,9 @@ def _train(
                     with ledger.within("save"):
                         saver.save(state, experiment, {"tokens": step * tokens_per_step})
                     ledger.save()
-                if evaluate or save:
+                moved = evaluate or save
+                if moved:
+                    release_memory()
                     log.restart_clock()
                 if stopped:
                     break

@@ -1,7 +1,7 @@
 """Contestant: this package, as `nt-jax pretrain` and `nt-jax embed` run it.
 
 The environment is that of the command line: huge pages on a CPU, and the settings of
-`nt_jax.runtime`.
+`nt_jax.runtime`, for training on a CPU also memory that stays.
 """
 
 import dataclasses
@@ -58,6 +58,7 @@ class Train(_Contestant):
     """`nt_jax.program.build(experiment)` and its train step, fed as in nt_jax/train.py."""
 
     def __init__(self, folder: str, parts: int = 1, unroll: int | None = None):
+        runtime.keep_memory()
         super().__init__(folder)
         train = dataclasses.replace(self.experiment.train, accumulate=parts)
         self.experiment = dataclasses.replace(self.experiment, train=train)

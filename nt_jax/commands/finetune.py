@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int | None:
     """Trains what is missing, then prints the table."""
     from nt_jax import runtime
 
+    runtime.keep_memory()
     runtime.configure()
     from nt_jax.config import MeshConfig
     from nt_jax.errors import InputError

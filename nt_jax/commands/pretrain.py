@@ -42,6 +42,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from nt_jax import distributed, runtime, train
 
+    runtime.keep_memory()
     runtime.configure()
     code = train.pretrain(experiment, options.workdir, options.init_from)
     if code == train.FINISHED and distributed.leads():

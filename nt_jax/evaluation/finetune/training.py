@@ -18,6 +18,7 @@ from nt_jax.evaluation.finetune.head import Head
 from nt_jax.evaluation.finetune.problem import Problem, split_head
 from nt_jax.metrics import MetricsWriter, ProgressBar, read_metrics
 from nt_jax.model.factory import Params
+from nt_jax.runtime import release_memory
 from nt_jax.step import TrainState
 
 _STEPS_BETWEEN_LOOKS = 10
@@ -70,10 +71,12 @@ def train(
             elif first:
                 say(f"goes on at step {first} of {steps}")
             rows = read_metrics(folder)
-            step, began = first, time.perf_counter()
+            step, began, moved = first, time.perf_counter(), True
             while step < steps and _fruitless(rows) < settings.patience:
                 state = problem.advance(state)
                 step += 1
+                if moved:  # by what ran before; a save holds on to the former state
+                    release_memory()
                 evaluate = step % problem.every == 0 or step == steps
                 stopped = asked_to_stop()
                 if evaluate:
@@ -87,8 +90,10 @@ def train(
                     mean = float(state.opt_state.loss) / (step - rows[-1]["step"])
                     rate = (step - first) * settings.batch / (time.perf_counter() - began)
                     bar.show(step, f"loss {mean:.4f}  {rate:,.0f} sequences/s")
-                if evaluate or stopped:
+                moved = evaluate or stopped
+                if moved:
                     save(state)
+                    release_memory()
                 if stopped:
                     saver.commit(state, problem.encoder.experiment, {})
                     bar.say(f"stopped by a signal at step {step}; saved. The same command goes on")

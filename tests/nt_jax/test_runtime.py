@@ -1,0 +1,72 @@
+"""What a process does with the memory of its steps."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import jax, jax.numpy as jnp
+from nt_jax import runtime
+
+if "keep" in sys.argv:
+    runtime.keep_memory()
+def product(x):
+    y = x @ x.T
+    return (y @ y).sum()
+
+
+step = jax.jit(product)
+x = jnp.ones((2048, 16))  # y: 16 MB of temporary memory
+
+
+def touched():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        step(x).block_until_ready()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * 4096 / 4
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+
+touched()
+found = [touched(), resident()]
+runtime.release_memory()
+print(*found, resident(), float(step(x)))
+"""
+SIZE = 2048 * 2048 * 4
+
+
+def _run(*arguments: str, devices: int = 1) -> list[float]:
+    """Bytes that a step touches for the first time, resident ones before and after a release."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "GLIBC_TUNABLES": "",  # pages of 4 kB, which are easy to count
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env=env, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    return [float(word) for word in found.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_of_a_step_is_kept_for_the_next_until_it_is_released() -> None:
+    as_it_comes, _, _, value = _run()
+    touched, before, after, same = _run("keep")
+    assert as_it_comes > 0.9 * SIZE
+    assert touched < 0.01 * SIZE
+    assert before - after > 0.9 * SIZE
+    assert value == same
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_several_devices_give_their_memory_back() -> None:
+    # Their programs run on threads, where malloc would keep several such memories.
+    assert _run("keep", devices=2)[0] > 0.9 * SIZE
