@@ -1,3 +1,4 @@
+import functools
 import pathlib
 
 import jax
@@ -7,13 +8,16 @@ import pytest
 from nt_jax import workdir as workdirs
 from nt_jax.checkpoint import Checkpoints
 from nt_jax.evaluation.loading import LoadedModel, from_params
+from nt_jax.evaluation.variants import job
 from nt_jax.model.factory import build_model
 from nt_jax.optim import optimizer
 from nt_jax.step import TrainState
 from nt_jax.tokenizers import KmerTokenizer
 from tests.nt_jax.evaluation.conftest import EXPERIMENT
 
+WINDOW = 8
 CONTIG = "".join(np.random.default_rng(5).choice(list("ACGT"), 700))
+LOAD = functools.cache(job.load)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,10 @@ def fasta(tmp_path_factory) -> pathlib.Path:
     end = 1000 + len(CONTIG)
     path.write_text(f">chr1:1001-{end}\n{CONTIG.lower()}\n>short\nACGTACGTNA\n")
     return path
+
+
+@pytest.fixture
+def base_options(workdir, fasta, monkeypatch) -> list[object]:
+    # Loaded once for all tests, or each would compile its programs anew.
+    monkeypatch.setattr(job, "load", LOAD)
+    return ["--checkpoint", workdir, "--fasta", fasta, "--window", WINDOW, "--layers", 2]

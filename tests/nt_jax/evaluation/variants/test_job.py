@@ -1,16 +1,8 @@
 """`nt-jax score` from its files to its files; independent readers look at what comes out."""
 
-import functools
-import itertools
 import json
-import os
 import pathlib
 import random
-import resource
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,59 +10,10 @@ import pysam
 import pysam.bcftools
 import pytest
 
-from nt_jax import cli
 from nt_jax.evaluation.results import read_rows
-from nt_jax.evaluation.variants import job
 from tests.nt_jax.evaluation.variants import reference as brute
-from tests.nt_jax.evaluation.variants.conftest import CONTIG
-from tests.nt_jax.runs import environment
-
-WINDOW = 8
-LOAD = functools.cache(job.load)
-HEADER = """##fileformat=VCFv4.2
-##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">
-##INFO=<ID=KIND,Number=1,Type=String,Description="kind">
-##INFO=<ID=X,Number=1,Type=String,Description="text">
-##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">
-#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ts1\ts2
-"""
-
-
-def base(position: int) -> str:
-    """Base of chr1 at a 1-based position; the contig begins at 1001."""
-    return CONTIG[position - 1001]
-
-
-def others(position: int) -> list[str]:
-    return [letter for letter in "ACGT" if letter != base(position)]
-
-
-def write_vcf(path: pathlib.Path, records: list[str]) -> pathlib.Path:
-    text = "".join(f"{record}\tGT\t0|1\t./.\n" for record in records)
-    path.write_text(HEADER + text)
-    return path
-
-
-def many(count: int) -> list[str]:
-    """Sorted SNVs and indels with a frequency each."""
-    rng = np.random.default_rng(3)
-    records = []
-    for position in sorted(rng.integers(1010, 1600, count).tolist()):
-        ref = CONTIG[position - 1001 : position - 1001 + rng.integers(1, 3)]
-        alt = rng.choice(others(position)) + "ACG"[: rng.integers(0, 3)]
-        records.append(f"chr1\t{position}\t.\t{ref}\t{alt}\t.\t.\tAF={rng.random():.4f};KIND=x")
-    return records
-
-
-def score(*arguments: object) -> int:
-    return cli.main(["score", *map(str, arguments)])
-
-
-@pytest.fixture
-def base_options(workdir, fasta, monkeypatch) -> list[object]:
-    # Loaded once for all tests, or each would compile its programs anew.
-    monkeypatch.setattr(job, "load", LOAD)
-    return ["--checkpoint", workdir, "--fasta", fasta, "--window", WINDOW, "--layers", 2]
+from tests.nt_jax.evaluation.variants.calls import base, many, others, score, write_vcf
+from tests.nt_jax.evaluation.variants.conftest import CONTIG, WINDOW
 
 
 def test_annotated_vcf_and_parquet(tmp_path, base_options, sharp, capsys):
@@ -354,133 +297,3 @@ def test_bad_variants_are_refused_with_the_way_out(tmp_path, base_options, capsy
     table.write_text("chrom\tpos\tref\talt\nchr1\t1100\t-\tA\n")
     assert score(*base_options, "--table", table, "--out", tmp_path / "a.vcf.gz") == 2
     assert "a table has no VCF header" in capsys.readouterr().err
-
-
-SMALL_CHUNKS = "import sys; from nt_jax import cli; from nt_jax.evaluation.variants import job;"
-
-
-def start(*arguments: object, chunk: int = 16) -> subprocess.Popen:
-    """The command in a process of its own, with small chunks."""
-    code = f"{SMALL_CHUNKS} job.CHUNK = {chunk}; sys.exit(cli.main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "score", *map(str, arguments)],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finished(out: pathlib.Path) -> int:
-    return len(list(out.with_name(f"{out.name}.parts").glob("*.parquet")))
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_gives_the_same_bytes(tmp_path, base_options):
-    vcf = write_vcf(tmp_path / "in.vcf", many(400))
-    whole = [tmp_path / "whole" / name for name in ("out.vcf.gz", "out.parquet")]
-    killed = [tmp_path / "killed" / name for name in ("out.vcf.gz", "out.parquet")]
-    options = [*base_options, "--vcf", vcf, "--label", "AF<0.3", "--controls"]
-    process = start(*options, "--out", *whole)
-    assert process.wait(200) == 0, process.stderr.read()
-    moments = sorted(random.Random(time.time_ns()).sample(range(1, 25), 2))
-    print("killed after", moments, "parts")
-    for number, moment in enumerate(moments):
-        process = start(*options, "--out", *killed)
-        while finished(killed[0]) < moment and process.poll() is None:
-            time.sleep(0.01)
-        stop = (signal.SIGKILL, signal.SIGTERM)[number]
-        process.send_signal(stop)
-        assert process.wait(60) == (-signal.SIGKILL, 75)[number], process.stderr.read()
-        assert not any(out.exists() for out in killed)
-    process = start(*options, "--out", *killed)
-    assert process.wait(200) == 0
-    assert "going on behind" in process.stderr.read()
-    assert {path.name for path in killed[0].parent.iterdir()} == {
-        path.name for path in whole[0].parent.iterdir()
-    }
-    for one, other in zip(whole, killed, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-    results = [out.with_name("out.results.parquet") for out in (whole[0], killed[0])]
-    assert read_rows(results[0]) == read_rows(results[1])
-
-
-def test_parts_of_another_call_are_never_mixed(tmp_path, base_options, capsys, monkeypatch):
-    monkeypatch.setattr(job, "CHUNK", 16)
-    vcf = write_vcf(tmp_path / "in.vcf", many(64))
-    out = tmp_path / "out.parquet"
-
-    def stopped(*arguments, **keywords):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(job.output, "write", stopped)
-        assert score(*base_options, "--vcf", vcf, "--out", out) == 130
-    assert finished(out) == 4
-    changed = write_vcf(tmp_path / "other.vcf", many(65))
-    for more, name in (
-        (["--vcf", vcf, "--pooling", "max"], "pooling"),
-        (["--vcf", vcf, "--window", 9], "window"),
-        (["--vcf", vcf, "--controls"], "controls"),
-        (["--vcf", changed], "variants"),
-    ):
-        assert score(*base_options, *more, "--out", out) == 2
-        error = capsys.readouterr().err
-        assert f"holds parts of a call with another {name} (" in error
-        assert "or delete the folder to start anew" in error
-    key = out.with_name(f"{out.name}.parts") / "key.json"
-    hidden = key.rename(tmp_path / "key.json")
-    assert score(*base_options, "--vcf", vcf, "--out", out) == 2
-    assert "parts without key.json" in capsys.readouterr().err
-    hidden.rename(key)
-    # Where the variants lie is no matter, what they are is.
-    moved = vcf.rename(tmp_path / "moved.vcf")
-    assert score(*base_options, "--vcf", moved, "--out", out) == 0
-    assert "going on behind 64 of 64 records" in capsys.readouterr().err
-    assert not out.with_name(f"{out.name}.parts").exists()
-
-
-def changed(ref, alt):
-    """Bases of the longer allele without what both begin with, and then what both end with."""
-    shared = begin_alike(ref, alt)
-    ref, alt = ref[shared:], alt[shared:]
-    return max(len(ref), len(alt)) - begin_alike(ref[::-1], alt[::-1])
-
-
-def begin_alike(one, other):
-    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in pairs)
-
-
-@pytest.mark.slow
-def test_genotypes_of_thousands_are_never_in_memory(tmp_path, workdir, real_data):
-    """5,496 sites with 3,202 samples take no more memory than a hundred sites without any."""
-    large = real_data / "variants" / "1kg30x_chr22_16.6-16.8Mb_3202samples_GRCh38.vcf.gz"
-    fasta = real_data / "genomes" / "human" / "GRCh38_chr22_16600000-16800000.fa.gz"
-    small = tmp_path / "small.vcf"
-    with pysam.BGZFile(str(large)) as file, small.open("w") as sites:
-        records = 0
-        for line in file:
-            columns = line.decode().split("\t", 8)
-            sites.write("\t".join(columns[:8]) + "\n" * (not line.startswith(b"##")))
-            records += not line.startswith(b"#")
-            if records == 100:
-                break
-    peaks = {}
-    for name, vcf in (("small", small), ("large", large)):
-        out = tmp_path / name / "out.vcf.gz"
-        options = ["--checkpoint", workdir, "--fasta", fasta, "--window", WINDOW, "--vcf", vcf]
-        process = start(*options, "--out", out, chunk=job.CHUNK)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, process.stderr.read()
-        peaks[name] = usage.ru_maxrss / 1024
-        assert isinstance(usage, resource.struct_rusage)
-    print(f"peak memory in MiB: {peaks}")
-    assert peaks["large"] < peaks["small"] + 200
-    written = str(tmp_path / "large" / "out.vcf.gz")
-    lines = pysam.bcftools.query("-f", "%REF %ALT %NT_LLR\n", written).splitlines()
-    rows = [line.split() for line in lines]
-    scored = [score != "." for _, _, score in rows]
-    longest = (WINDOW - 1) * 3 // 2  # half of the 3-mers that a window holds beside `<cls>`
-    assert scored == [changed(ref, alt) <= longest for ref, alt, _ in rows]
-    assert len(scored) == 5496
-    assert sum(scored) > 5400
