@@ -7,19 +7,23 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, sys
+import ctypes, resource, sys
 import jax, jax.numpy as jnp
 from nt_jax import runtime
 
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # small pages can be counted
 if "keep" in sys.argv:
     runtime.keep_memory()
+
+
 def product(x):
-    y = x @ x.T
-    return (y @ y).sum()
+    y = x @ x.T  # 64 MB of temporary memory; malloc itself keeps up to 32
+    return (y @ x).sum()
 
 
 step = jax.jit(product)
-x = jnp.ones((2048, 16))  # y: 16 MB of temporary memory
+x = jnp.ones((4096, 16))
 
 
 def touched():
@@ -38,7 +42,7 @@ found = [touched(), resident()]
 runtime.release_memory()
 print(*found, resident(), float(step(x)))
 """
-SIZE = 2048 * 2048 * 4
+SIZE = 4096 * 4096 * 4
 
 
 def _run(*arguments: str, devices: int = 1) -> list[float]:
@@ -46,7 +50,7 @@ def _run(*arguments: str, devices: int = 1) -> list[float]:
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "GLIBC_TUNABLES": "",  # pages of 4 kB, which are easy to count
+        "GLIBC_TUNABLES": "",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     found = subprocess.run(
