@@ -1,25 +1,18 @@
 """Process start-up: devices, compilation cache, signals."""
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import pathlib
 import platform
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from types import FrameType
 
 import jax
 from jax._src import compilation_cache  # how entries are packed is not public
-
-from nt_jax import environment
-
-# Parameters of glibc's mallopt.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def configure() -> None:
@@ -44,40 +37,6 @@ def configure() -> None:
             _drop_torn(folder)
     # Of what another process is just writing; it is compiled here then.
     warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
-
-
-def keep_memory() -> None:
-    """Keeps the memory of a step for the next one, where a single CPU device computes.
-
-    Before the first computation. XLA takes the temporary memory of a program, 1 to 2 GB for
-    20M parameters, from malloc in every step and gives it back; the kernel's work on its pages is
-    up to a fifth of the step (docs/performance.md). After this call malloc gives nothing back to
-    the kernel, but for `release_memory`. Programs run on the thread that calls them: malloc has a
-    place for other threads each, and were the next program prepared while one runs, two such
-    memories would lie side by side.
-    """
-    if sys.platform != "linux" or environment.accelerated() or jax.distributed.is_initialized():
-        return
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
-        _malloc("mallopt", _M_MMAP_MAX, 0)
-        _malloc("mallopt", _M_TRIM_THRESHOLD, -1)
-
-
-def release_memory() -> None:
-    """Gives what is free back to the kernel; for use where other programs run than before.
-
-    Their temporary memory has another size, and what they leave behind lies in the place of the
-    former one, which then does not fit there again.
-    """
-    if jax.default_backend() == "cpu":
-        _malloc("malloc_trim", 0)
-
-
-def _malloc(name: str, *values: int) -> None:
-    """Calls what glibc alone has; another malloc goes on as it is."""
-    if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)):
-        function(*values)
 
 
 def _processor() -> str:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import checkpoint, data, distributed, host_log, order, throughput, workdir
+from nt_jax import checkpoint, data, distributed, host_log, memory, order, throughput, workdir
 from nt_jax.config import Experiment, to_dict
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
@@ -24,7 +24,7 @@ from nt_jax.metrics import MetricsWriter, ProgressBar, outputs
 from nt_jax.program import Program, build
 from nt_jax.rollback import DivergedError, roll_back
 from nt_jax.rows import Rows, ahead
-from nt_jax.runtime import StopSignal, release_memory
+from nt_jax.runtime import StopSignal
 from nt_jax.tokenizers import KmerTokenizer
 from nt_jax.validation import IMPOSSIBLE, unigram_log_probabilities, validate
 from nt_jax.watchdog import Watchdog
@@ -147,7 +147,7 @@ def _train(
                 state, metrics = program.train_step(state, tokens)
                 ledger.dispatched(metrics["loss"])
                 if moved:  # by what ran before; a save holds on to the former state
-                    release_memory()
+                    memory.release()
                 step += 1
                 log.push(step, metrics, bar)
                 at_end, stopped = step == steps, stop_step.reached(step)
@@ -167,7 +167,7 @@ def _train(
                     ledger.save()
                 moved = evaluate or save
                 if moved:
-                    release_memory()
+                    memory.release()
                     log.restart_clock()
                 if stopped:
                     break

@@ -1,7 +1,7 @@
 """Contestant: this package, as `nt-jax pretrain` and `nt-jax embed` run it.
 
 The environment is that of the command line: huge pages on a CPU, and the settings of
-`nt_jax.runtime`, for training on a CPU also memory that stays.
+`nt_jax.runtime`; training on a CPU also keeps its memory (`nt_jax.memory`).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from nt_jax import config, program, runtime  # noqa: E402
+from nt_jax import config, memory, program, runtime  # noqa: E402
 from nt_jax.evaluation import loading  # noqa: E402
 from nt_jax.interchange.hf import read_hf  # noqa: E402
 from nt_jax.interchange.weights import to_params  # noqa: E402
@@ -58,7 +58,7 @@ class Train(_Contestant):
     """`nt_jax.program.build(experiment)` and its train step, fed as in nt_jax/train.py."""
 
     def __init__(self, folder: str, parts: int = 1, unroll: int | None = None):
-        runtime.keep_memory()
+        memory.keep()
         super().__init__(folder)
         train = dataclasses.replace(self.experiment.train, accumulate=parts)
         self.experiment = dataclasses.replace(self.experiment, train=train)

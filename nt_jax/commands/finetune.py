@@ -55,9 +55,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int | None:
     """Trains what is missing, then prints the table."""
-    from nt_jax import runtime
+    from nt_jax import memory, runtime
 
-    runtime.keep_memory()
+    memory.keep()
     runtime.configure()
     from nt_jax.config import MeshConfig
     from nt_jax.errors import InputError

@@ -40,9 +40,9 @@ def _train(options: argparse.Namespace) -> int:
     if not experiment.data.path:
         raise InputError(f"{experiment.name}: which data? Give --data DIR (`nt-jax data build`)")
 
-    from nt_jax import distributed, runtime, train
+    from nt_jax import distributed, memory, runtime, train
 
-    runtime.keep_memory()
+    memory.keep()
     runtime.configure()
     code = train.pretrain(experiment, options.workdir, options.init_from)
     if code == train.FINISHED and distributed.leads():

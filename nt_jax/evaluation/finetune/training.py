@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nt_jax import checkpoint
+from nt_jax import checkpoint, memory
 from nt_jax.config import CheckpointConfig
 from nt_jax.evaluation.finetune.head import Head
 from nt_jax.evaluation.finetune.problem import Problem, split_head
 from nt_jax.metrics import MetricsWriter, ProgressBar, read_metrics
 from nt_jax.model.factory import Params
-from nt_jax.runtime import release_memory
 from nt_jax.step import TrainState
 
 _STEPS_BETWEEN_LOOKS = 10
@@ -76,7 +75,7 @@ def train(
                 state = problem.advance(state)
                 step += 1
                 if moved:  # by what ran before; a save holds on to the former state
-                    release_memory()
+                    memory.release()
                 evaluate = step % problem.every == 0 or step == steps
                 stopped = asked_to_stop()
                 if evaluate:
@@ -93,7 +92,7 @@ def train(
                 moved = evaluate or stopped
                 if moved:
                     save(state)
-                    release_memory()
+                    memory.release()
                 if stopped:
                     saver.commit(state, problem.encoder.experiment, {})
                     bar.say(f"stopped by a signal at step {step}; saved. The same command goes on")

@@ -9,12 +9,12 @@ import pytest
 PROGRAM = """
 import ctypes, resource, sys
 import jax, jax.numpy as jnp
-from nt_jax import runtime
+from nt_jax import memory
 
 PR_SET_THP_DISABLE = 41
 ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # small pages can be counted
 if "keep" in sys.argv:
-    runtime.keep_memory()
+    memory.keep()
 
 
 def product(x):
@@ -39,7 +39,7 @@ def resident():
 
 touched()
 found = [touched(), resident()]
-runtime.release_memory()
+memory.release()
 print(*found, resident(), float(step(x)))
 """
 SIZE = 4096 * 4096 * 4
