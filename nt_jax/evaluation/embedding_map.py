@@ -9,7 +9,6 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +19,7 @@ from nt_jax.evaluation.embeddings import COLUMN, parquet_bytes
 from nt_jax.evaluation.tasks import Task
 from nt_jax.evaluation.tasks.intervals import Description, read_intervals
 from nt_jax.files import write_atomically
+from nt_jax.pictures import png
 
 ENDINGS = (".parquet", ".npz")
 MOST_COLOURS = 10
@@ -167,10 +167,7 @@ def picture(
             figure.legend(loc="outside right upper", frameon=False, markerscale=15 / size**0.9)
     axes.set(xlabel=names[0], ylabel=names[1], title=title)
     axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    return content.getvalue()
+    return png(figure)
 
 
 def _frequent(labels: Sequence[str]) -> dict[str, list[int]]:

@@ -1,18 +1,17 @@
 """The probe figure: score by layer with its interval, and the controls as lines."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nt_jax.evaluation.metrics import SCORERS
 from nt_jax.evaluation.summary import latest, metric_name, title, variant_name
+from nt_jax.pictures import png
 
 # Readable on white and on near-black, and to people with colour vision deficiencies.
 COLOURS = {
@@ -95,8 +94,4 @@ def probe_figure(results: Sequence[dict[str, Any]], columns: int = 3) -> Figure:
 def save_figure(results: Sequence[dict[str, Any]]) -> bytes:
     """The figure as PNG (150 dots an inch)."""
     with matplotlib.rc_context({"grid.alpha": 0.3}):
-        figure = probe_figure(results)
-        FigureCanvasAgg(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+        return png(probe_figure(results))

@@ -1,12 +1,11 @@
 """Figures of a study: losses against what was spent, the laws through them, and what they predict.
 
 Every function returns a Figure. Drawn within `nt_jax.report.plots.styled` it takes the ink of the
-page and goes to `svg`; drawn alone it is matplotlib's plain style, for `png`. Ordered groups
+page and goes to `svg`; drawn alone it is matplotlib's plain style, for a file. Ordered groups
 (sizes, budgets) have the colours of one ramp and a marker each, so that they are told apart without
 colour. Losses are in `unit`, that of the runs.
 """
 
-import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,8 +15,6 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -250,23 +247,6 @@ def sources_figure(runs: Sequence[Run], tag: str = "source", unit: str = PER_TOK
     axes.set_ylabel(f"held-out loss ({unit})")
     axes.margins(y=0.12)
     return _with_legend(figure, axes)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG (150 dots an inch)."""
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def whole_svg(figure: Figure, name: str) -> bytes:
-    """The figure as an SVG file of its own; the same figure and name give the same bytes."""
-    FigureCanvasSVG(figure)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
 
 
 def _losses(

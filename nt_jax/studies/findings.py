@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from nt_jax.errors import InputError
 from nt_jax.files import write_atomically
+from nt_jax.pictures import png, whole_svg
 from nt_jax.report.elements import figure as figure_html
 from nt_jax.report.elements import table
 from nt_jax.report.plots import styled, svg, tokens_text
@@ -375,8 +376,8 @@ def _placed(root: pathlib.Path, name: str, caption: str, draw: Callable[[], Figu
         return f'<p class="soft">No figure ({html.escape(caption)}): {html.escape(str(error))}.</p>'
     folder = root / "figures"
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"{name}.png", figures.png(draw()))
-    write_atomically(folder / f"{name}.svg", figures.whole_svg(draw(), name))
+    write_atomically(folder / f"{name}.png", png(draw()))
+    write_atomically(folder / f"{name}.svg", whole_svg(draw(), name))
     with styled(name):
         text = svg(draw())
     return figure_html(text, caption, "page")

@@ -1,13 +1,11 @@
 """Heat maps of layers by heads: how many times its share of the sequence a class is attended to."""
 
-import io
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -125,11 +123,3 @@ def shown_classes(cells: Sequence[Cell], measure: str) -> list[str]:
         if shown:
             return shown
     return []
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG (110 dots an inch)."""
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

@@ -10,7 +10,7 @@ from nt_jax import workdir
 from nt_jax.checkpoint import parse_checkpoint
 from nt_jax.errors import InputError
 from nt_jax.evaluation.elements.attention import AttentionSums, sum_attention
-from nt_jax.evaluation.elements.figures import attention_figure, png
+from nt_jax.evaluation.elements.figures import attention_figure
 from nt_jax.evaluation.elements.masked import masked_scores, sum_masked
 from nt_jax.evaluation.elements.pieces import Pieces, find_pieces, group_folds
 from nt_jax.evaluation.elements.probe import FOLDS, Family, probe_elements
@@ -21,6 +21,7 @@ from nt_jax.evaluation.elements.windows import ElementWindows, element_windows, 
 from nt_jax.evaluation.loading import LoadedModel, load, random_like
 from nt_jax.evaluation.results import write_rows
 from nt_jax.files import owning, write_atomically
+from nt_jax.pictures import png
 from nt_jax.progress import Progress, silent
 from nt_jax.validation import unigram_log_probabilities
 
@@ -149,6 +150,6 @@ def write(result: Result, out: pathlib.Path) -> Sequence[pathlib.Path]:
                 "classes with a test; dot: false discovery rate below 5 %; grey: nothing observed"
             )
             figure = attention_figure(result.cells, measure, title)
-            write_atomically(out / FIGURES[measure], png(figure))
+            write_atomically(out / FIGURES[measure], png(figure, dpi=110))
         write_atomically(out / TEXT, to_markdown(result))
     return [out / name for name in (TEXT, CELLS, ROWS, *FIGURES.values())]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nt_jax.errors import InputError
+from nt_jax.pictures import png
 from nt_jax.report.plots import styled, svg
 from nt_jax.studies import figures
 from nt_jax.studies.intervals import Bootstrap, bootstrap, predict
@@ -190,6 +191,6 @@ def test_figures_go_to_a_page_and_to_a_file(runs: list[Run]) -> None:
     assert text.startswith("<svg")
     assert "training FLOPs" in text
     assert "currentColor" in text
-    picture = matplotlib.image.imread(io.BytesIO(figures.png(figures.flops_figure(runs))))
+    picture = matplotlib.image.imread(io.BytesIO(png(figures.flops_figure(runs))))
     assert picture.shape[:2] == (660, 1350)
     assert np.ptp(picture) > 0.5

@@ -11,10 +11,10 @@ from nt_jax.evaluation.elements.figures import (
     attention_figure,
     colour_limit,
     log_ratio,
-    png,
     shown_classes,
 )
 from nt_jax.evaluation.elements.tables import SOURCES, Cell, select
+from nt_jax.pictures import png
 
 
 def make_cells(layers: int, heads: int, tested=CLASSES) -> list[Cell]:
@@ -66,7 +66,7 @@ def test_every_panel_shows_its_own_cells(layers, heads):
     assert cells_wide <= 13
     if layers > 4:
         return
-    pixels = matplotlib.image.imread(io.BytesIO(png(figure)))
+    pixels = matplotlib.image.imread(io.BytesIO(png(figure, dpi=110)))
     assert pixels.shape[1] == pytest.approx(cells_wide * 110, abs=2)
 
 
